@@ -1,0 +1,34 @@
+# The two commands of the README. Each makes .venv, installs what is pinned in constraints.txt, and runs.
+PYTHON ?= python3
+BIN := .venv/bin
+JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$n)
+
+.PHONY: train test test-all lint format catalogue bench clean
+
+train: .venv/installed  ## train the default model on real text
+	$(BIN)/python train.py
+
+test: .venv/installed  ## all tests; combinations are sampled
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal
+
+test-all: .venv/installed  ## all tests, with every combination
+	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal --all
+
+lint: .venv/installed  ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: .venv/installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+.venv/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "Python must be 3.11 or newer, but $(PYTHON) is not. Name another: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 5; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test,lint]'
+	@touch $@
+
+clean:
+	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
