@@ -249,6 +249,9 @@ class AttentionPosition(nn.Module):
 
     families: ClassVar[tuple[str, ...]] = ("position",)
 
+    relative: bool = True
+    """Only distances count: moving a whole document changes nothing."""
+
     def __init__(self, n_heads: int, head_dim: int, /) -> None:
         super().__init__()
 

@@ -1,0 +1,198 @@
+"""What every registered name is tried as, so that the laws reach it without a list.
+
+``cases(name)`` builds a block from its defaults in each surrounding that its family can have: a mixer
+under masks and positions, a residual rule or a feed-forward inside a small stack, a model whole.
+``check(name)`` runs every law on every case.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+import blocks  # noqa: F401  (registers every block)
+from blocks.contracts import Attention, AttentionPosition, Layer, Layout, Mask, Mixer, Site, Stack
+from blocks.laws import MEMORY_LAWS, D, V, laws_of
+from registry import REGISTRY, factory
+from registry.core import Entry, Factory
+
+MIXERS = Mixer.families
+
+
+class Case(NamedTuple):
+    """One surrounding of a block. ``make`` builds it, or refuses with ``ValueError``."""
+
+    label: str
+    make: Callable[[], Any]
+
+
+class Verdict(NamedTuple):
+    """What one law says of one case. ``ok`` None: the case is refused, ``says`` is the refusal."""
+
+    law: str
+    case: str
+    ok: bool | None
+    says: str = ""
+
+
+def small(entry: Entry) -> dict[str, Any]:
+    """A spec whose sizes are small enough to matter in a row of a dozen tokens."""
+    sizes = {
+        key: min(choice.default, 4)
+        for key, choice in entry.choices.items()
+        if choice.type is int and isinstance(choice.default, int) and not isinstance(choice.default, bool)
+    }
+    return {"name": entry.name, **sizes}
+
+
+def mask_of(name: str, causal: bool) -> Mask:
+    """The policy called ``name`` with small sizes, in a stack of this direction."""
+    return factory(small(REGISTRY[name]), ("mask",))(causal)  # type: ignore[no-any-return]
+
+
+def is_attention_position(name: str) -> bool:
+    """A position that acts inside attention; the others act at the foot of a stack."""
+    return REGISTRY[name].facts[:1] == ("n_heads",)
+
+
+def mixer_of(
+    spec: str | dict[str, Any],
+    mask: Mask,
+    position: str | None = None,
+    shared: Factory[AttentionPosition] | None = None,
+) -> Mixer[Any]:
+    """A mixer of width ``D`` under ``mask``; ``position`` None is what it prefers."""
+    make = factory(spec, MIXERS)
+    kind = make.func  # type: ignore[attr-defined]
+    if not issubclass(kind, Attention):
+        if position not in (None, "position/none"):
+            raise ValueError(f"position must act at the foot of a stack for {kind.__name__}, but got {position}.")
+        return make(D, mask)  # type: ignore[no-any-return]
+    name = position or f"position/{kind.prefers['position']}"
+    return make(D, mask, shared or factory(name))  # type: ignore[no-any-return]
+
+
+def layer_spec(**parts: Any) -> dict[str, Any]:
+    """The spec of a plain layer of small parts, with some of them replaced."""
+    return {
+        "name": "layer/sequential",
+        "mixer": {"name": "attention/mha", "n_heads": 4},
+        "mask": "mask/causal",
+        "position": "position/rope",
+        "ffn": "ffn/mlp",
+        "residual": {"name": "residual/pre_norm", "norm": "norm/rms"},
+        **parts,
+    }
+
+
+def stack_of(
+    causal: bool = True, stack: str = "stack/plain", /, *, foot: tuple[str, ...] = (), **parts: Any
+) -> Stack[Any]:
+    """A small stack of two layers made of ``parts``, with embedding positions at its foot."""
+    spec = {"name": stack, "layers": [layer_spec(**parts)] * 2, "norm": "norm/rms", "position": list(foot)}
+    site = Site(causal=causal, max_length=64, n_layers=2, decoder_layers=2)
+    return factory(spec, ("stack",))(D, site)  # type: ignore[no-any-return]
+
+
+def model_of(name: str = "model/decoder_only", **choices: Any) -> nn.Module:
+    """A small model over ``V`` tokens; ``parts`` go to its layers."""
+    parts = choices.pop("parts", {})
+    entry = REGISTRY[name]
+    stacks = {}
+    for key, choice in entry.choices.items():
+        if "stack" in choice.families:
+            causal = key == "decoder"
+            mask = {"mask": "mask/causal" if causal else "mask/full"}
+            cross = {"cross_attention": "attention/mha"} if causal and "encoder" in entry.choices else {}
+            layers = [layer_spec(**{**mask, **cross, **parts})] * 2
+            stacks[key] = {"name": "stack/plain", "layers": layers, "norm": "norm/rms"}
+    spec = {"name": name, "d_model": D, "max_length": 64, **stacks, **choices}
+    return factory(spec, ("model",))(V)  # type: ignore[no-any-return]
+
+
+def cases(name: str, thorough: bool = False) -> Iterator[Case]:
+    """Every surrounding in which the block called ``name`` is tried."""
+    entry = REGISTRY[name]
+    kind = entry.family
+    if kind in MIXERS:
+        for mask in REGISTRY.names("mask") if thorough else ("mask/full", "mask/causal", "mask/window"):
+            for causal in (False, True):
+                positions: list[str | None] = [None]
+                if thorough and issubclass(entry.constructor, Attention):
+                    positions = [p for p in REGISTRY.names("position") if is_attention_position(p)]
+                for position in positions:
+                    label = " ".join(filter(None, (entry.short, mask, "causal" if causal else "both ways", position)))
+                    yield Case(label, lambda m=mask, c=causal, p=position: mixer_of(name, mask_of(m, c), p))
+    elif kind == "mask":
+        for causal in (False, True):
+            label = f"{entry.short} {'causal' if causal else 'both ways'}"
+            yield Case(label, lambda c=causal: mask_of(name, c))
+            yield Case(f"mha {label}", lambda c=causal: mixer_of("attention/mha", mask_of(name, c)))
+    elif kind == "position" and is_attention_position(name):
+        for causal in (False, True):
+            mask = Mask(causal)
+            label = f"mha {entry.short} {'causal' if causal else 'both ways'}"
+            yield Case(label, lambda m=mask: mixer_of({"name": "attention/mha", "n_heads": 4}, m, name))
+        grouped = {"name": "attention/gqa", "n_heads": 4}
+        yield Case(f"gqa {entry.short} window", lambda: mixer_of(grouped, mask_of("mask/window", True), name))
+    elif kind == "position":
+        yield Case(entry.short, lambda: factory(name)(D, 64))
+        yield Case(f"stack {entry.short}", lambda: stack_of(foot=(name,)))
+    elif kind in ("norm", "ffn", "residual", "layer", "stack"):
+        if kind in ("norm", "ffn"):
+            yield Case(entry.short, lambda: factory(name)(D))
+        if kind == "residual":
+            site = Site(causal=True, max_length=64, depth=1, n_layers=3, decoder_layers=3)
+            yield Case(entry.short, lambda: factory({"name": name}, ("residual",))(D, site))
+        yield from _in_a_stack(entry)
+    elif kind in ("embedding", "head"):
+        yield Case(entry.short, lambda: factory(name)(V, D))
+    elif kind == "model":
+        yield Case(entry.short, lambda: model_of(name))
+    elif kind == "init":
+        yield Case(f"decoder_only {entry.short}", lambda: model_of(init=name))
+
+
+def _in_a_stack(entry: Entry) -> Iterator[Case]:
+    kind, name = entry.family, entry.name
+    for causal in (False, True):
+        parts: dict[str, Any] = {"mask": "mask/causal" if causal else "mask/full"}
+        if kind == "norm":
+            parts["residual"] = {"name": "residual/pre_norm", "norm": name}
+        elif kind == "layer":
+            parts["name"] = name
+        elif kind != "stack":
+            parts[kind] = name
+        make = partial(stack_of, causal, name if kind == "stack" else "stack/plain", **parts)
+        yield Case(f"stack {entry.short} {'causal' if causal else 'both ways'}", make)
+
+
+def check(name: str, device: torch.device | str = "cpu", thorough: bool = False) -> Iterator[Verdict]:
+    """Every law on every case of a registered name, one verdict each; a refused case has one verdict."""
+    for case in cases(name, thorough):
+        try:
+            block = built(case, device)
+        except ValueError as refusal:
+            yield Verdict("refusal", case.label, None, str(refusal))
+            continue
+        laws = laws_of(block)
+        if isinstance(block, Attention) and not block.mask.causal and not isinstance(block, (Layer, Stack)):
+            laws = [*laws, *MEMORY_LAWS]
+        for law in laws:
+            torch.manual_seed(0)
+            try:
+                law(block)
+                yield Verdict(law.__name__, case.label, True)
+            except AssertionError as broken:
+                yield Verdict(law.__name__, case.label, False, str(broken))
+
+
+def built(case: Case, device: torch.device | str = "cpu") -> Any:
+    """The block of a case, in float64 and not training; a mask as it is."""
+    torch.manual_seed(0)
+    block = case.make()
+    return block.to(device=device, dtype=torch.float64).eval() if isinstance(block, nn.Module) else block

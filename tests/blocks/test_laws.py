@@ -1,0 +1,59 @@
+"""Every registered block, in every surrounding its family can have, keeps every law or refuses with a reason."""
+
+import pytest
+import torch
+
+from blocks.cases import built, cases
+from blocks.contracts import Attention, Layer, Stack
+from blocks.laws import MEMORY_LAWS, laws_of
+from registry import REGISTRY
+
+FAMILIES = sorted({name.split("/")[0] for name in REGISTRY.names()})
+CASES = [pytest.param(case, id=f"{name}: {case.label}") for name in REGISTRY.names() for case in cases(name)]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_a_block_keeps_its_laws_or_refuses(case, device):
+    try:
+        block = built(case, device)
+    except ValueError as refusal:
+        sentence = str(refusal)
+        assert sentence.endswith(".") and len(sentence) > 30, f"a refusal must be a sentence, but is {sentence!r}"
+        return
+    laws = laws_of(block)
+    if isinstance(block, Attention) and not block.mask.causal and not isinstance(block, Layer | Stack):
+        laws = [*laws, *MEMORY_LAWS]
+    broken = []
+    for law in laws:
+        torch.manual_seed(0)
+        try:
+            law(block)
+        except Exception as error:
+            broken.append(f"{law.__name__}: {type(error).__name__}: {error}")
+    assert not broken, "\n".join(broken)
+
+
+@pytest.mark.parametrize("name", REGISTRY.names())
+def test_a_block_lives_somewhere(name):
+    """A name that is refused in all its cases would be under no law at all."""
+    options = list(cases(name))
+    refusals = []
+    for case in options:
+        try:
+            built(case)
+            return
+        except ValueError as refusal:
+            refusals.append(str(refusal))
+    assert not options, f"{name} is refused everywhere: {refusals}"
+
+
+@pytest.mark.parametrize("name", REGISTRY.names())
+def test_a_block_starts_alike_under_one_seed(name):
+    for case in cases(name):
+        try:
+            first, second = built(case), built(case)
+        except ValueError:
+            continue
+        if isinstance(first, torch.nn.Module):
+            for (key, a), b in zip(first.state_dict().items(), second.state_dict().values(), strict=True):
+                assert torch.equal(a, b), f"{case.label}: {key} differs under one seed"
