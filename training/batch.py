@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from blocks.contracts import Layout
+from blocks.contracts import IGNORE, Layout
 
 
 class Batch(NamedTuple):
@@ -23,3 +23,8 @@ class Batch(NamedTuple):
     source: Tensor | None = None
     source_layout: Layout | None = None
     step_seed: int = 0
+
+    @property
+    def n_targets(self) -> Tensor:
+        """How many targets are asked for, to weigh this batch's mean loss by; a scalar."""
+        return (self.targets != IGNORE).sum()

@@ -1,33 +1,57 @@
 """What every family of training promises: tokenizer, objective, data, optimizer, schedule, callback, logger.
 
 Constructors: ``def __init__(self, <facts from the run>, /, *, <choices from the config>)``
+
+    Tokenizer()                                            Optimizer()
+    Objective(tokenizer, max_length, shape, gives)         Schedule(max_steps)
+    Data(tokenizer, objective, max_length, seed)           Callback()
+                                                           Logger(folder)
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import lightning as L
 import numpy as np
 from torch import Tensor, nn
 
-from blocks.contracts import Model
+from blocks.contracts import Layout, Model
 from training.batch import Batch
+
+Shape = Literal["encoder", "decoder", "encoder_decoder"]
+"""Which stacks a model has. An encoder alone reads both ways, a decoder hides the future, and with both the
+decoder reads what the encoder made of a source."""
+
+Gives = Literal["text", "pairs"]
+"""What data is made of: running text, cut to windows; or sources and their targets."""
+
+
+def shape_of(model: Mapping[str, Any]) -> Shape:
+    """The shape of the model that a complete spec describes."""
+    return "_".join(stack for stack in ("encoder", "decoder") if model.get(stack))  # type: ignore[return-value]
 
 
 class Example(NamedTuple):
-    """One piece of data, in token ids (1-d int arrays). source: None for text without a partner."""
+    """One piece of data, in token ids (1-d int arrays).
+
+    tokens: a window of running text, or the target of a pair (without bos and eos).
+    source: the other half of a pair. None: running text.
+    document: for each token of a window, which of its documents it belongs to, from 0. None: all are one.
+    """
 
     tokens: np.ndarray
     source: np.ndarray | None = None
+    document: np.ndarray | None = None
 
 
 class Tokenizer(ABC):
     """Text to ids and back.
 
-    Ids 0 .. n_special - 1 are special; ``pad, bos, eos, mask`` are four of them and ``sentinels`` the rest.
+    ``pad, bos, eos, mask`` come first, ``text_ids`` stand for text, ``sentinels`` (marks for holes in a text) come
+    last. An objective that needs sentinels reserves them in its constructor.
     """
 
     families: ClassVar[tuple[str, ...]] = ("tokenizer",)
@@ -36,15 +60,31 @@ class Tokenizer(ABC):
     bos: int = 1
     eos: int = 2
     mask: int = 3
-    sentinels: range = range(4, 4)
+
+    n_sentinels: int = 0
 
     @property
     @abstractmethod
+    def text_ids(self) -> range:
+        """The ids that stand for text. Known after ``train``."""
+
+    @property
+    def sentinels(self) -> range:
+        """The ids that mark holes. Known after ``train``."""
+        return range(self.text_ids.stop, self.text_ids.stop + self.n_sentinels)
+
+    @property
     def vocab_size(self) -> int:
         """How many ids there are, special ones included. Known after ``train``."""
+        return self.text_ids.stop + self.n_sentinels
+
+    def reserve(self, n_sentinels: int) -> None:
+        """Keep at least so many ids for sentinels; before anyone asks for ``vocab_size``."""
+        self.n_sentinels = max(self.n_sentinels, n_sentinels)
 
     def train(self, texts: Iterable[str]) -> None:
         """Learn the vocabulary from the training texts; nothing to learn for some."""
+        return None
 
     @abstractmethod
     def encode(self, text: str) -> np.ndarray:
@@ -59,49 +99,102 @@ class Tokenizer(ABC):
         """How many bytes of UTF-8 these ids stand for; special ones stand for none."""
 
     def state(self) -> dict[str, Any]:
-        """What ``train`` learned, in plain containers (JSON)."""
+        """What ``train`` learned, in plain containers (JSON). Not the sentinels, which an objective reserves."""
         return {}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Take up what ``state`` gave."""
+        return None
 
 
 class Objective(ABC):
-    """What a model is asked: makes batches out of examples and losses out of batches."""
+    """What a model is asked: makes batches out of examples and losses out of batches.
+
+    Its constructor raises ``ValueError`` where a model of this ``shape`` can not be asked, or not about such data.
+    """
 
     families: ClassVar[tuple[str, ...]] = ("objective",)
 
-    def __init__(self, tokenizer: Tokenizer, max_length: int, /) -> None:
+    overlap: ClassVar[int] = 0
+    """How many tokens a window of running text shares with the one before it."""
+
+    def __init__(self, tokenizer: Tokenizer, max_length: int, shape: Shape, gives: Gives, /) -> None:
         self.tokenizer = tokenizer
         self.max_length = max_length
+        self.shape = shape
+        self.gives = gives
+
+    def window(self, length: int) -> int:
+        """How many tokens of running text make rows of at most ``length`` tokens."""
+        return length
+
+    @abstractmethod
+    def room(self, tokens: int, source: int) -> int:
+        """The longest row that the model reads for a pair of ``tokens`` target and ``source`` tokens."""
 
     @abstractmethod
     def batch(self, examples: list[Example], rng: np.random.Generator) -> Batch:
-        """Examples of any lengths to one batch on the CPU."""
+        """Examples of any lengths to one batch on the CPU; what it draws comes from ``rng`` alone."""
 
     @abstractmethod
+    def prompt(self, text: str) -> Example:
+        """How the trained model is asked to go on: ``tokens`` begin its answer, ``source`` is for its encoder.
+
+        For pairs ``text`` is the source. The answer ends at ``eos``, or at a second sentinel if ``tokens`` end in one.
+        """
+
     def loss(self, model: Model, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
-        """The loss to minimise (nats a target, scalar) and what else is worth logging (scalars)."""
+        """The loss to minimise, and what is worth logging; scalars.
+
+        ``nats`` is always among the latter: the cross-entropy of a target, without what blocks reported (such as a
+        balance of experts), which is in the loss and beside it under its own name.
+        """
+        asked: Any = model  # its parts are modules, which a type checker can not call
+        layout, memory, reports = batch.layout.fresh(), None, []
+        if batch.source is not None and batch.source_layout is not None:
+            source_layout = batch.source_layout.fresh()
+            memory = asked.encode(batch.source, source_layout)
+            reports += _reports(source_layout)
+        x, _ = asked.features(batch.tokens, layout, memory=memory)
+        nats = asked.head.loss(x, layout, batch.targets)
+        reports += _reports(layout)
+
+        log = {"nats": nats.detach()}
+        for name, loss in reports:
+            log[name] = log.get(name, 0.0) + loss.detach()
+        return sum((loss for _, loss in reports), start=nats), log
+
+
+def _reports(layout: Layout) -> list[tuple[str, Tensor]]:
+    """The auxiliary losses that blocks reported in a forward."""
+    assert layout.scratch is not None
+    return [(name, loss) for name, losses in layout.scratch.losses.items() for loss in losses]
 
 
 class Data(L.LightningDataModule, ABC):
-    """Training and validation batches. ``setup`` reads or makes the data; it is called once by the run.
+    """Training and validation batches.
 
-    gives: "text" (running text, cut to windows) or "pairs" (source and target).
+    ``setup`` reads or makes the data, trains the tokenizer and tries a first batch; the run calls it before it builds
+    the model, and a second call does nothing. Batches are a function of (seed, epoch, index) and nothing else.
+
+    Raises:
+        DataError: (``setup``) the data is missing, empty, unreadable or does not fit the model.
     """
 
     families: ClassVar[tuple[str, ...]] = ("data",)
-    gives: ClassVar[str] = "text"
+    gives: ClassVar[Gives] = "text"
 
     def __init__(self, tokenizer: Tokenizer, objective: Objective, max_length: int, seed: int, /) -> None:
         super().__init__()
         self.tokenizer = tokenizer
         self.objective = objective
+        self.max_length = max_length
+        self.seed = seed
 
     @property
-    @abstractmethod
     def vocab_size(self) -> int:
         """After ``setup``."""
+        return self.tokenizer.vocab_size
 
     @property
     @abstractmethod
