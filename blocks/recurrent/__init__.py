@@ -1,0 +1,7 @@
+"""Mixers that remember a vector: what a row has read so far, folded into a state of constant size."""
+
+from importlib import import_module
+from pkgutil import iter_modules
+
+for _file in iter_modules(__path__):
+    import_module(f"{__name__}.{_file.name}")
