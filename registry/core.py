@@ -6,17 +6,16 @@ person may choose. The positional-only part is what its parent tells it, and no 
 
 from __future__ import annotations
 
-import difflib
 import functools
 import inspect
 import re
-import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar, get_args, get_origin
+from typing import Any, Literal, TypeVar
 
 from registry.errors import ConfigError
+from registry.values import MisfitError, families_of, fit, guess
 
 C = TypeVar("C", bound=Callable[..., Any])
 T = TypeVar("T")
@@ -26,6 +25,14 @@ Factory = Callable[..., T]
 
 MISSING = "???"
 """What a config holds where a choice has no default and was not made."""
+
+MIXERS = ("attention", "linear", "recurrent", "convolution")
+"""Families that share the slot ``mixer``, and so share their names."""
+
+RESERVED = {"auto": "it leaves the choice to the blocks", "name": "it is the key that names a block"}
+RESERVED |= dict.fromkeys(
+    ("on", "off", "yes", "no", "true", "false", "null", "inf", "nan"), "it is not text in a config"
+)
 
 
 @dataclass(frozen=True)
@@ -87,7 +94,7 @@ class Entry:
                 continue
             kind = hints.get(p.name, Any)
             default = self.defaults.get(p.name, MISSING if p.default is p.empty else p.default)
-            found[p.name] = Choice(p.name, kind, default, docs.get(p.name, ""), _families(kind))
+            found[p.name] = Choice(p.name, kind, default, docs.get(p.name, ""), families_of(kind))
         return found
 
     @functools.cached_property
@@ -112,22 +119,6 @@ def _argument_docs(doc: str) -> dict[str, str]:
             for n in names:
                 docs[n] += f" {line.strip()}"
     return docs
-
-
-def _families(kind: Any) -> tuple[str, ...]:
-    """The families of the blocks that an annotation asks for; empty if it asks for none."""
-    origin = get_origin(kind)
-    if origin is Callable or origin is typing.get_origin(Callable[..., Any]):
-        return _result_families(get_args(kind)[-1])
-    if origin in (list, tuple, typing.Union, types.UnionType):
-        return tuple(dict.fromkeys(f for a in get_args(kind) for f in _families(a)))
-    return ()
-
-
-def _result_families(result: Any) -> tuple[str, ...]:
-    if get_origin(result) in (typing.Union, types.UnionType):
-        return tuple(dict.fromkeys(f for a in get_args(result) for f in _result_families(a)))
-    return tuple(getattr(get_origin(result) or result, "families", ()))
 
 
 class Bound(functools.partial):  # type: ignore[type-arg]
@@ -161,25 +152,37 @@ class Registry:
         """
         if not re.fullmatch(r"[a-z][a-z0-9_]*/[a-z][a-z0-9_]*", name):
             raise ConfigError(f"a block's name must be 'family/name' in lower case, but got {name!r}.")
+        family, short = name.split("/")
+        if short in RESERVED or (family in MIXERS and short == "attention"):
+            why = RESERVED.get(short, "it says: whatever the attention slot holds")
+            raise ConfigError(f"a block must not be called {short!r}: {why}. Got {name!r}.")
 
         def enter(constructor: C) -> C:
             entry = Entry(name, constructor, defaults)
-            holder = self._entries.get(name)
-            if holder and not override and _origin(holder.constructor) != _origin(constructor):
-                raise ConfigError(
-                    f"the name {name!r} must be free, but {holder.where} has it and {entry.where} asks for it. "
-                    "Pick another name, or pass override=True to replace it."
-                )
-            known = {p.name for p in entry._parameters if p.kind is p.KEYWORD_ONLY}
+            for holder in self._rivals(entry):
+                if not override and _origin(holder.constructor) != _origin(constructor):
+                    slot = "" if holder.name == name else f" as {holder.name!r}, and all mixers share one slot"
+                    raise ConfigError(
+                        f"the name {name!r} must be free, but {holder.where} has it{slot} and {entry.where} asks for "
+                        "it. Pick another name, or pass override=True to replace it."
+                    )
+            known = [p.name for p in entry._parameters if p.kind is p.KEYWORD_ONLY]
             for key in defaults:
                 if key not in known:
                     raise ConfigError(
                         f"{name!r} has no choice {key!r} to give a default to{guess(key, known)} ({entry.where})"
                     )
+            for holder in self._rivals(entry):
+                del self._entries[holder.name]
             self._entries[name] = entry
             return constructor
 
         return enter
+
+    def _rivals(self, entry: Entry) -> list[Entry]:
+        """Who has this name now, in this family or in one that shares its slot."""
+        families = MIXERS if entry.family in MIXERS else (entry.family,)
+        return [self._entries[n] for f in families if (n := f"{f}/{entry.short}") in self._entries]
 
     def __contains__(self, name: str) -> bool:
         return name in self._entries
@@ -190,6 +193,10 @@ class Registry:
     def names(self, *families: str) -> list[str]:
         """Every full name, or every one of some families, in alphabetical order."""
         return sorted(n for n, e in self._entries.items() if not families or e.family in families)
+
+    def families(self) -> list[str]:
+        """Every family that has a name, in alphabetical order."""
+        return sorted({e.family for e in self._entries.values()})
 
     def find(self, name: str, families: Iterable[str], path: str = "") -> Entry:
         """The entry called ``name`` (in full, or without its family) in one of ``families``.
@@ -203,63 +210,168 @@ class Registry:
         for family in families:
             if f"{family}/{name}" in self._entries:
                 return self._entries[f"{family}/{name}"]
-        short = [self._entries[n].short for n in self.names(*families)]
+        short = [self._entries[n].short for n in self.names(*families)] if families else self.names()
+        elsewhere = [n for n in self.names() if str(name) in (n, self._entries[n].short)]
+        if elsewhere and families:
+            what = f"{elsewhere[0]} is not {' or '.join(families)}."
+        else:
+            what = f"no block is named {name!r}{guess(name, short)}"
         raise ConfigError(
-            f"{path or 'spec'}: no {' or '.join(families) or 'block'} is named {name!r}{guess(name, short)} "
-            f"There are: {', '.join(short) or 'none'}. A block of your own must be listed in plugins=[...]."
+            f"{path or 'spec'}: {what} There are: {', '.join(short) or 'none'}. "
+            "A block of your own must be listed in plugins=[...]."
         )
 
-    def factory(self, spec: Mapping[str, Any] | str, families: Iterable[str] = (), path: str = "") -> Factory[Any]:
+    def complete(self, spec: Mapping[str, Any] | str, families: Iterable[str] = (), path: str = "") -> dict[str, Any]:
+        """``spec`` with every choice written out, in it and in every spec inside it, and every name in full.
+
+        Raises:
+            ConfigError: With a line for everything that is wrong: unknown blocks, choices they do not
+                have, values of the wrong type, choices that must be made and were not.
+        """
+        completion = Completion(self)
+        full = completion.spec(spec, families, path)
+        completion.judge()
+        assert full is not None
+        return full
+
+    def factory(
+        self,
+        spec: Mapping[str, Any] | str,
+        families: Iterable[str] = (),
+        path: str = "",
+        origins: Mapping[str, str] | None = None,
+    ) -> Factory[Any]:
         """Bind the choices of ``spec``, and of every spec inside it, to its constructor.
 
         Args:
             spec: A name, or a mapping with the key ``name``; the rest are choices.
             families: Where the name is looked up; not needed for a full name.
             path: Where ``spec`` sits in the config, for messages.
+            origins: For paths inside a resolved spec, where a person would change what is there.
 
         Raises:
-            ConfigError: An unknown block, a choice it does not have, a value of the wrong type, or a
-                choice that must be made and was not.
+            ConfigError: As ``complete``.
         """
-        made = {"name": spec} if isinstance(spec, str) else dict(spec)
-        if "name" not in made:
-            raise ConfigError(f"{path or 'spec'}: a block must be a name or a mapping with a 'name', but got {made}.")
-        entry = self.find(made.pop("name"), families, path)
-        unknown = [k for k in made if k not in entry.choices]
-        if unknown:
-            raise ConfigError(unknown_choice(entry, unknown[0], path))
+        return self._bind(self.complete(spec, families, path), path, origins or {})
+
+    def _bind(self, full: Mapping[str, Any], path: str, origins: Mapping[str, str]) -> Factory[Any]:
+        entry = self._entries[full["name"]]
         choices = {}
         for key, choice in entry.choices.items():
-            value = made.get(key, choice.default)
-            at = f"{path}.{key}" if path else key
-            if isinstance(value, str) and value == MISSING:
-                raise ConfigError(f"{at}: {entry.short} must be told {key!r} ({choice.doc or 'it has no default'})")
-            choices[key] = self._bind(value, choice, at)
+            value = full[key]
+            if choice.families:
+                value = self._bind_blocks(value, f"{path}.{key}" if path else key, origins)
+            choices[key] = value
         bound = Bound(entry.constructor, **choices)
-        bound.path = path or entry.name
+        bound.path = origins.get(path, path) or entry.name
         return bound
 
-    def _bind(self, value: Any, choice: Choice, path: str) -> Any:
-        if not choice.families or value is None or callable(value):
-            return value
+    def _bind_blocks(self, value: Any, path: str, origins: Mapping[str, str]) -> Any:
+        if isinstance(value, Mapping):
+            return self._bind(value, path, origins)
         if isinstance(value, list | tuple):
-            return [self._bind(v, choice, f"{path}[{i}]") for i, v in enumerate(value)]
-        return self.factory(value, choice.families, path)
+            return [self._bind_blocks(v, f"{path}.{i}", origins) for i, v in enumerate(value)]
+        return value
 
 
-def unknown_choice(entry: Entry, key: str, path: str) -> str:
-    """The sentence for a choice that ``entry`` does not have."""
-    known = list(entry.choices)
-    return (
-        f"{f'{path}.{key}' if path else key}: {entry.short} has no choice {key!r}{guess(key, known)} "
-        f"It has: {', '.join(known) or 'none'}."
-    )
+class Completion:
+    """Writes specs out in full, and gathers every complaint on the way.
 
+    params: Choices to make wherever a block is used and nobody made them, by the block's name (short or
+        in full), each as (value, where it was said).
+    """
 
-def guess(word: str, known: Iterable[str]) -> str:
-    """How a sentence about an unknown word ends: with the nearest known one, if any is near."""
-    close = difflib.get_close_matches(str(word), list(known), n=1, cutoff=0.5)
-    return f". Did you mean {close[0]!r}?" if close else "."
+    def __init__(self, registry: Registry, params: Mapping[str, Mapping[str, tuple[Any, str]]] | None = None) -> None:
+        self.registry = registry
+        self.params = params or {}
+        self.problems: dict[str, None] = {}
+
+    def complain(self, line: str) -> None:
+        """Note a line of the report; the same line is noted once."""
+        self.problems[line] = None
+
+    def judge(self) -> None:
+        """Raises ``ConfigError`` with every line that was noted."""
+        if self.problems:
+            raise ConfigError("\n".join(self.problems))
+
+    def find(self, name: Any, families: Iterable[str], path: str) -> Entry | None:
+        """The entry, or a complaint."""
+        try:
+            return self.registry.find(name, families, path)
+        except ConfigError as unknown:
+            self.complain(str(unknown))
+            return None
+
+    def spec(
+        self,
+        spec: Any,
+        families: Iterable[str] = (),
+        path: str = "",
+        given: Mapping[str, Any] | None = None,
+        paths: Mapping[str, str] | None = None,
+    ) -> dict[str, Any] | None:
+        """``spec`` written out in full; None (and a complaint) if its block is not known.
+
+        Args:
+            spec: A name, or a mapping with the key ``name``.
+            families: Where the name is looked up.
+            path: Where ``spec`` sits in the config.
+            given: Finished values for some choices.
+            paths: Where single choices of ``spec`` were made, and its name, if not at ``path``.
+        """
+        given, paths = given or {}, paths or {}
+        made = dict(spec) if isinstance(spec, Mapping) else {"name": spec}
+        if not isinstance(made.get("name"), str):
+            self.complain(f"{path or 'spec'}: a block must be a name or a mapping with a 'name', but got {spec!r}.")
+            return None
+        entry = self.find(made.pop("name"), families, paths.get("name", path))
+        if entry is None:
+            return None
+        for key in made:
+            if key not in entry.choices:
+                self.complain(self._unknown_choice(entry, key, paths.get(key, f"{path}.{key}" if path else key)))
+        full: dict[str, Any] = {"name": entry.name}
+        for key, choice in entry.choices.items():
+            if key in given:
+                full[key] = given[key]
+                continue
+            at = paths.get(key, f"{path}.{key}" if path else key)
+            if key in made:
+                value = made[key]
+            elif (said := self._param(entry, key)) is not None:
+                value, at = said
+            elif (value := choice.default) is not MISSING and not choice.families:
+                full[key] = value
+                continue
+            full[key] = self._value(value, choice, at, entry)
+        return full
+
+    def _value(self, value: Any, choice: Choice, at: str, entry: Entry) -> Any:
+        if isinstance(value, str) and value == MISSING:
+            self.complain(f"{at}: {entry.short} must be told {choice.name!r} ({choice.doc or 'it has no default'})")
+            return None
+        try:
+            return fit(value, choice.type, lambda v, families: v if callable(v) else self.spec(v, families, at))
+        except MisfitError as misfit:
+            self.complain(f"{at}: {misfit}")
+            return value
+
+    def _param(self, entry: Entry, key: str) -> tuple[Any, str] | None:
+        for name in (entry.name, entry.short, "*"):
+            if key in self.params.get(name, {}):
+                return self.params[name][key]
+        return None
+
+    def _unknown_choice(self, entry: Entry, key: str, path: str) -> str:
+        families = MIXERS if entry.family in MIXERS else (entry.family,)
+        others = [self.registry[n] for n in self.registry.names(*families)]
+        owners = [e.short for e in others if key in e.choices]
+        known = list(entry.choices)
+        return (
+            f"{path}: {entry.short} has no choice {key!r}{guess(key, known)} It has: {', '.join(known) or 'none'}."
+            + (f" {key!r} belongs to: {', '.join(owners)}." if owners else "")
+        )
 
 
 def _origin(constructor: Callable[..., Any]) -> tuple[str, str]:
@@ -271,4 +383,16 @@ register = REGISTRY.register
 factory = REGISTRY.factory
 names = REGISTRY.names
 
-__all__ = ["MISSING", "REGISTRY", "Bound", "Choice", "Entry", "Factory", "Literal", "Registry", "factory", "names", "register"]
+__all__ = [
+    "MISSING",
+    "REGISTRY",
+    "Bound",
+    "Choice",
+    "Entry",
+    "Factory",
+    "Literal",
+    "Registry",
+    "factory",
+    "names",
+    "register",
+]

@@ -20,7 +20,7 @@ LISTS = (list, collections.abc.Sequence, collections.abc.Iterable, collections.a
 MAPPINGS = (dict, collections.abc.Mapping)
 
 
-class Misfit(Exception):
+class MisfitError(Exception):
     """A value that an annotation does not allow. The message ends a sentence that begins with where it stands."""
 
     def __init__(self, value: Any, kind: Any) -> None:
@@ -38,7 +38,7 @@ def fit(value: Any, kind: Any, block: Block) -> Any:
         block: Called with a value and its families where ``kind`` asks for a block.
 
     Raises:
-        Misfit: It does not fit.
+        MisfitError: It does not fit.
     """
     origin, args = get_origin(kind), get_args(kind)
     if kind is Any or kind is inspect.Parameter.empty or isinstance(kind, TypeVar):
@@ -49,21 +49,21 @@ def fit(value: Any, kind: Any, block: Block) -> Any:
         return _fit_one_of(value, kind, block)
     if origin is Literal:
         return _member(value, args, kind)
-    if families := families_of(kind):
-        if origin is collections.abc.Callable:
-            if isinstance(value, str | Mapping) or callable(value):
-                return block(value, families)
-            raise Misfit(value, kind)
+    if origin is collections.abc.Callable and (families := families_of(kind)):
+        if isinstance(value, str | Mapping) or callable(value):
+            return block(value, families)
+        raise MisfitError(value, kind)
     if kind in LISTS or origin in LISTS:
         if not isinstance(value, list | tuple):
-            raise Misfit(value, kind)
+            raise MisfitError(value, kind)
         return _each(value, [args[0] if args else Any] * len(value), kind, block)
     if kind is tuple or origin is tuple:
         return tuple(_each(value, _places(value, args, kind), kind, block))
     if kind in MAPPINGS or origin in MAPPINGS:
         if not isinstance(value, Mapping):
-            raise Misfit(value, kind)
-        return dict(zip(value, _each(list(value.values()), [(args or (Any, Any))[1]] * len(value), kind, block)))
+            raise MisfitError(value, kind)
+        made = _each(value.values(), [args[1] if args else Any] * len(value), kind, block)
+        return dict(zip(value, made, strict=True))
     return _fit_plain(value, kind)
 
 
@@ -91,7 +91,7 @@ def _fit_plain(value: Any, kind: Any) -> Any:
     else:  # an annotation that says more than can be judged here
         fits = True
     if not fits:
-        raise Misfit(value, kind)
+        raise MisfitError(value, kind)
     return value
 
 
@@ -104,13 +104,13 @@ def _fit_one_of(value: Any, kind: Any, block: Block) -> Any:
     for arm in arms:
         try:
             made = fit(value, arm, block)
-        except Misfit:
+        except MisfitError:
             continue
         if families_of(arm) or type(made) is type(value):
             return made
         converted.append(made)
     if not converted:
-        raise Misfit(value, kind)
+        raise MisfitError(value, kind)
     return converted[0]
 
 
@@ -118,23 +118,23 @@ def _member(value: Any, allowed: Iterable[Any], kind: Any) -> Any:
     for one in allowed:
         if one == value and isinstance(value, bool) == isinstance(one, bool):
             return one
-    raise Misfit(value, kind)
+    raise MisfitError(value, kind)
 
 
 def _enum_member(value: Any, kind: type[enum.Enum]) -> enum.Enum:
     for one in kind:
         if value is one or str(value).lower() in (str(one.value).lower(), one.name.lower()):
             return one
-    raise Misfit(value, kind)
+    raise MisfitError(value, kind)
 
 
 def _places(value: Any, args: tuple[Any, ...], kind: Any) -> list[Any]:
     if not isinstance(value, list | tuple):
-        raise Misfit(value, kind)
+        raise MisfitError(value, kind)
     if not args or args[-1] is Ellipsis:
         return [args[0] if args else Any] * len(value)
     if len(args) != len(value):
-        raise Misfit(value, kind)
+        raise MisfitError(value, kind)
     return list(args)
 
 
@@ -142,8 +142,8 @@ def _each(values: Iterable[Any], kinds: list[Any], whole: Any, block: Block) -> 
     values = list(values)
     try:
         return [fit(v, k, block) for v, k in zip(values, kinds, strict=True)]
-    except Misfit:
-        raise Misfit(values, whole) from None
+    except MisfitError:
+        raise MisfitError(values, whole) from None
 
 
 def families_of(kind: Any) -> tuple[str, ...]:
