@@ -1,0 +1,74 @@
+"""The minimal LSTM: its gates look at the token alone, so that all states can be computed at once.
+
+Forget and input gate share one whole between them, so that a state stays an average of candidates.
+
+Feng et al. 2024, https://arxiv.org/abs/2410.01201 (appendix B: candidates above zero)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from blocks.contracts import Cost, Layout, Mask, Memory, Mixer, State
+from blocks.recurrent._fused import must_look_back, must_read_every_token
+from blocks.recurrent._scan import exact, rounds, scan_both_ways, scan_documents
+from blocks.recurrent.min_gru import positive
+from registry import register
+
+
+@dataclass(frozen=True, slots=True)
+class Hidden(State):
+    """The hidden state after the last token, in float32 at least."""
+
+    hidden: Tensor  # (B, d_hidden)
+
+
+@register("recurrent/min_lstm")
+class MinLSTM(Mixer[Hidden]):
+    """A running average, weighed by two gates of each token; one direction, or both where the mask is full.
+
+    Args:
+        d_hidden: Width of the hidden state in each direction. None: ``d_model``.
+        dropout: Probability of dropping a hidden feature on its way out while training.
+
+    Raises:
+        ValueError: The mask is neither plainly causal nor full.
+    """
+
+    def __init__(self, d_model: int, mask: Mask, /, *, d_hidden: int | None = None, dropout: float = 0.0) -> None:
+        super().__init__(d_model, mask)
+        must_read_every_token(mask, "a minimal LSTM")
+        self.d_hidden = d_hidden or d_model
+        width = self.d_hidden if mask.causal else 2 * self.d_hidden
+        self.to_forget = nn.Linear(d_model, width)
+        self.to_input = nn.Linear(d_model, width)
+        self.to_candidate = nn.Linear(d_model, width)
+        self.dropout = nn.Dropout(dropout)
+        self.to_out = nn.Linear(width, d_model)
+
+    def forward(
+        self, x: Tensor, layout: Layout, state: Hidden | None = None, memory: Memory | None = None
+    ) -> tuple[Tensor, Hidden | None]:
+        forget, write = exact(self.to_forget(x)), exact(self.to_input(x))
+        odds = F.logsigmoid(forget) - F.logsigmoid(write)  # forget gate over input gate, in logarithms
+        keep, write = torch.sigmoid(odds), torch.sigmoid(-odds) * positive(exact(self.to_candidate(x)))
+        if self.mask.causal:
+            h = scan_documents(keep, write, layout, None if state is None else state.hidden)
+        else:
+            h = scan_both_ways(keep, write, layout)
+        y = self.to_out(self.dropout(h.to(x.dtype)))
+        return y, None if state is None else Hidden(h[:, -1])
+
+    def empty_state(self, rows: int, capacity: int) -> Hidden:
+        must_look_back(self.mask, "minimal LSTM")
+        return Hidden(exact(self.to_out.weight.new_zeros(rows, self.d_hidden)))
+
+    def cost(self, length: int) -> Cost:
+        weights = sum(p.numel() for p in self.parameters() if p.ndim == 2)
+        state = self.empty_state(1, length).bytes() if self.mask.causal else 0
+        steps = rounds(length)
+        return Cost(sum(p.numel() for p in self.parameters()), 2 * length * weights, state, steps=steps, path=steps)
