@@ -330,7 +330,7 @@ class Completion:
             return None
         for key in made:
             if key not in entry.choices:
-                self.complain(self._unknown_choice(entry, key, paths.get(key, f"{path}.{key}" if path else key)))
+                self.complain(self.unknown_choice(entry, key, paths.get(key, f"{path}.{key}" if path else key)))
         full: dict[str, Any] = {"name": entry.name}
         for key, choice in entry.choices.items():
             if key in given:
@@ -363,7 +363,7 @@ class Completion:
                 return self.params[name][key]
         return None
 
-    def _unknown_choice(self, entry: Entry, key: str, path: str) -> str:
+    def unknown_choice(self, entry: Entry, key: str, path: str) -> str:
         families = MIXERS if entry.family in MIXERS else (entry.family,)
         others = [self.registry[n] for n in self.registry.names(*families)]
         owners = [e.short for e in others if key in e.choices]
