@@ -99,7 +99,10 @@ class Tokenizer(ABC):
         """How many bytes of UTF-8 these ids stand for; special ones stand for none."""
 
     def state(self) -> dict[str, Any]:
-        """What ``train`` learned, in plain containers (JSON). Not the sentinels, which an objective reserves."""
+        """All that ``encode`` depends on, learned or chosen, in plain containers (JSON). Tokens are cached by it.
+
+        The sentinels are not in it: an objective reserves them.
+        """
         return {}
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -128,9 +131,9 @@ class Objective(ABC):
         """How many tokens of running text make rows of at most ``length`` tokens."""
         return length
 
-    @abstractmethod
     def room(self, tokens: int, source: int) -> int:
         """The longest row that the model reads for a pair of ``tokens`` target and ``source`` tokens."""
+        return max(source, tokens + 1) if self.shape == "encoder_decoder" else source + tokens + 1
 
     @abstractmethod
     def batch(self, examples: list[Example], rng: np.random.Generator) -> Batch:

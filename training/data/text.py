@@ -1,0 +1,105 @@
+"""Text of the user's own: files, folders or globs."""
+
+from __future__ import annotations
+
+import glob
+import os
+from pathlib import Path
+
+from registry import register
+from registry.errors import DataError
+from training.contracts import Objective, Tokenizer
+from training.data.documents import Document, split
+from training.data.running_text import Packing, RunningText
+
+
+@register("data/text")
+class Text(RunningText):
+    """Text files, in windows; the last part of them, or files of their own, for validation.
+
+    Args:
+        path: A file, a folder (all files in it, hidden ones left out) or a glob, or a list of them. UTF-8.
+        val_path: The same for validation. None: the last ``val_fraction`` of the text.
+        val_fraction: Share of the text that is kept for validation, in bytes.
+        batch_size: Windows a batch.
+        length: Tokens a row. None: the model's max_length.
+        val_batches: Batches a validation, from all over the text. None: all of it.
+        packing: ``stream``: a window is read as one text, whatever documents it touches. ``documents``: no token sees
+            another document.
+
+    Raises:
+        ValueError: A choice is out of bounds, or a row is longer than the model takes.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        objective: Objective,
+        max_length: int,
+        seed: int,
+        /,
+        *,
+        path: str | list[str],
+        val_path: str | list[str] | None = None,
+        val_fraction: float = 0.1,
+        batch_size: int = 16,
+        length: int | None = None,
+        val_batches: int | None = 16,
+        packing: Packing = "stream",
+    ) -> None:
+        super().__init__(
+            tokenizer,
+            objective,
+            max_length,
+            seed,
+            batch_size=batch_size,
+            length=length,
+            val_fraction=val_fraction,
+            val_batches=val_batches,
+            packing=packing,
+        )
+        self.path = path
+        self.val_path = val_path
+
+    def documents(self) -> tuple[list[Document], list[Document]]:
+        found = _find(self.path, "data.path")
+        if self.val_path is not None:
+            return found, _find(self.val_path, "data.val_path")
+        return split(found, self.val_fraction)
+
+    @property
+    def source(self) -> str:
+        return ", ".join(_listed(self.path))
+
+
+def _listed(path: str | list[str]) -> list[str]:
+    return [str(path)] if isinstance(path, str | os.PathLike) else [str(p) for p in path]
+
+
+def _find(path: str | list[str], name: str) -> list[Document]:
+    """The files that ``path`` names, each once, in the order they are named and by name within.
+
+    Raises:
+        DataError: There are none, or there is nothing in them.
+    """
+    files: dict[Path, None] = {}
+    for pattern in _listed(path):
+        matches = _matches(Path(pattern).expanduser())
+        if not matches:
+            raise DataError(
+                f"{name} must name files that exist, but there are none at {pattern!r}, looked up in {Path.cwd()}."
+            )
+        files.update(dict.fromkeys(matches))
+    documents = [d for d in map(Document.whole, files) if d.size]
+    if not documents:
+        raise DataError(f"{name} must name files with text in them, but got {', '.join(map(str, files)) or 'none'}.")
+    return documents
+
+
+def _matches(path: Path) -> list[Path]:
+    if path.is_dir():
+        inside = (p for p in path.rglob("*") if not any(part.startswith(".") for part in p.relative_to(path).parts))
+        return sorted(p for p in inside if p.is_file())
+    if path.is_file():
+        return [path]
+    return sorted(p for p in map(Path, glob.glob(str(path), recursive=True)) if p.is_file())
