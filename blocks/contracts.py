@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, ClassVar, Generic, Literal, NamedTuple, Self, TypeVar
 
@@ -280,6 +280,51 @@ class AttentionPosition(nn.Module):
         return frozenset(h for h in hooks if getattr(type(self), h) is not getattr(AttentionPosition, h))
 
 
+class Score(nn.Module):
+    """How alike a query and a key are: ``scale`` times the dot product of what ``prepare`` makes of each.
+
+    The base scales by 1 / sqrt(head_dim) and changes neither.
+    """
+
+    families: ClassVar[tuple[str, ...]] = ("score",)
+
+    scale: float
+    """What the dot product is multiplied by."""
+
+    cap: float | None = None
+    """Scores ``s`` become ``cap * tanh(s / cap)``. None: they are not bounded."""
+
+    def __init__(self, n_heads: int, head_dim: int, /) -> None:
+        super().__init__()
+        self.scale = head_dim**-0.5
+
+    def prepare(self, x: Tensor, role: Literal["query", "key"], rotate: Callable[[Tensor], Tensor]) -> Tensor:
+        """Queries (B, T, H, K) or keys (B, S, G, K) as the dot product takes them, rotated on the way."""
+        return rotate(x)
+
+
+class Normaliser(nn.Module):
+    """From scores to the weights of a sum. The base is the softmax."""
+
+    families: ClassVar[tuple[str, ...]] = ("normaliser",)
+
+    def __init__(self, n_heads: int, /) -> None:
+        super().__init__()
+
+    @property
+    def plain(self) -> bool:
+        """It is the softmax, which fused kernels know."""
+        return type(self).forward is Normaliser.forward
+
+    def forward(self, scores: Tensor, allowed: Tensor | None) -> Tensor:
+        """(B, H, T, S) -> (B, H, T, S), zero where ``allowed`` (B, 1, T, S) is False.
+
+        At least one key of every row is allowed; None: all of them are.
+        """
+        hidden = scores if allowed is None else scores.masked_fill(~allowed, float("-inf"))
+        return hidden.softmax(dim=-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(scores.dtype)
+
+
 class Norm(nn.Module):
     """Brings the features of each token to a common scale. (..., D) -> (..., D), features only."""
 
@@ -471,6 +516,10 @@ class Layer(Mixer[S]):
     def __init__(self, d_model: int, site: Site, mask: Mask, /) -> None:
         super().__init__(d_model, mask)
 
+    def sublayers(self) -> Iterator[tuple[Residual, nn.Module]]:
+        """Each sublayer with the residual that ties it to the stream, in the order they are used."""
+        return iter(())
+
 
 class Stack(Mixer[S]):
     """Layers one after another; (B, T, D) -> (B, T, D)."""
@@ -496,6 +545,10 @@ class Embedding(nn.Module, ABC):
     @abstractmethod
     def unembed(self, x: Tensor) -> Tensor:
         """Score every token by its own vector, for a tied head. (..., D) -> (..., V)"""
+
+    def cost(self, length: int) -> Cost:
+        """What one row of ``length`` tokens costs; the base has every ``nn.Linear`` see each token once."""
+        return _linear_cost(self, length)
 
 
 class Head(nn.Module, ABC):
@@ -526,6 +579,22 @@ class Head(nn.Module, ABC):
         """
         raise ValueError(f"{type(self).__name__} must not be tied: it has no table to share. Set model.tie=false.")
 
+    def stand_alone(self) -> None:
+        """Called where the embedding's table is not shared.
+
+        Raises:
+            ValueError: This head has no table of its own.
+        """
+
+    def cost(self, length: int) -> Cost:
+        """What one row of ``length`` tokens costs; the base has every ``nn.Linear`` see each token once."""
+        return _linear_cost(self, length)
+
+
+def _linear_cost(block: nn.Module, length: int) -> Cost:
+    weights = sum(m.weight.numel() for m in block.modules() if isinstance(m, nn.Linear))
+    return Cost(sum(p.numel() for p in block.parameters()), 2 * length * weights, 0, steps=1, path=0)
+
 
 IGNORE = -100
 """A target that is not asked for."""
@@ -535,6 +604,8 @@ class Model(nn.Module, ABC):
     """Tokens to logits."""
 
     families: ClassVar[tuple[str, ...]] = ("model",)
+
+    head: Head
 
     @abstractmethod
     def features(
