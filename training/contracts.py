@@ -121,6 +121,9 @@ class Objective(ABC):
     overlap: ClassVar[int] = 0
     """How many tokens a window of running text shares with the one before it."""
 
+    packs: ClassVar[bool] = True
+    """Whether it keeps the documents of a window apart."""
+
     def __init__(self, tokenizer: Tokenizer, max_length: int, shape: Shape, gives: Gives, /) -> None:
         self.tokenizer = tokenizer
         self.max_length = max_length

@@ -23,7 +23,7 @@ def generator(purpose: int, *key: int) -> np.random.Generator:
 
 
 class Loader:
-    """``length`` batches an epoch, made by ``make(epoch, index)`` when they are asked for.
+    """Training batches: ``length`` of them an epoch, made by ``make(epoch, index)`` when they are asked for.
 
     Each of ``world`` processes gives every ``world``-th batch, from ``rank`` on. Batches are made in this process: it
     takes microseconds, less than to bring them from another one.
@@ -55,6 +55,24 @@ class Loader:
 
     def load_state_dict(self, state: dict[str, int]) -> None:
         self.given = state["given"]
+
+
+class Fixed:
+    """The same ``length`` batches in every iteration, made by ``make(index)``: for validation."""
+
+    def __init__(self, make: Callable[[int], Batch], length: int, rank: int = 0, world: int = 1) -> None:
+        self.make = make
+        self.length = length
+        self.rank = rank
+        self.world = world
+
+    def __len__(self) -> int:
+        """Batches in this process; at least one, the same in all."""
+        return max(1, self.length // self.world)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for index in range(len(self)):
+            yield self.make((index * self.world + self.rank) % self.length)
 
 
 def check(batch: Batch, tokenizer: Tokenizer, max_length: int) -> None:

@@ -17,7 +17,7 @@ from registry.errors import DataError
 from training.batch import Batch
 from training.contracts import Data, Example, Gives, Objective, Tokenizer
 from training.data.entropy import counts, unigram_entropy
-from training.data.loader import DRAW, VALIDATION, Loader, check, generator, place
+from training.data.loader import DRAW, VALIDATION, Fixed, Loader, check, generator, place
 
 ALPHABET = string.ascii_lowercase + string.ascii_uppercase + string.digits
 
@@ -121,11 +121,11 @@ class SymbolPairs(Data):
     def train_dataloader(self) -> Loader:
         return Loader(self._train_batch, self.pairs // self.batch_size, *place(self))
 
-    def val_dataloader(self) -> Loader:
-        def batch(epoch: int, index: int) -> Batch:
+    def val_dataloader(self) -> Fixed:
+        def batch(index: int) -> Batch:
             return self._batch(generator(VALIDATION, index))
 
-        return Loader(batch, self.val_batches, *place(self))
+        return Fixed(batch, self.val_batches, *place(self))
 
     def samples(self) -> Iterator[str]:
         for index in range(self.val_batches):

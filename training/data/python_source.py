@@ -14,9 +14,10 @@ from training.contracts import Objective, Tokenizer
 from training.data.documents import Document
 from training.data.running_text import Packing, RunningText
 
-LEFT_OUT = {"test", "tests", "idle_test", "site-packages", "dist-packages", "__pycache__", "lib2to3"} | {
-    "encodings",  # tables
-    "pydoc_data",  # a manual in one string
+LEFT_OUT = {
+    *("site-packages", "dist-packages", "__pycache__"),  # not of the library
+    *("test", "tests", "idle_test", "lib2to3"),  # broken on purpose, here and there
+    *("encodings", "pydoc_data"),  # tables, and a manual in one string
 }
 
 
@@ -95,7 +96,7 @@ def _files(root: Path) -> list[Path]:
     found = []
     for folder, inner, files in os.walk(root):
         inner[:] = sorted(set(inner) - LEFT_OUT)
-        found += [Path(folder, file) for file in files if file.endswith(".py")]
+        found += [path for file in files if file.endswith(".py") and (path := Path(folder, file)).is_file()]
     return found
 
 

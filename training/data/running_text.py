@@ -17,7 +17,7 @@ from training.contracts import Data, Objective, Tokenizer
 from training.data import cache
 from training.data.documents import Document, fingerprint
 from training.data.entropy import counts, unigram_entropy
-from training.data.loader import DRAW, VALIDATION, Loader, check, check_ids, generator, place
+from training.data.loader import DRAW, VALIDATION, Fixed, Loader, check, check_ids, generator, place
 from training.data.windows import Windows
 
 Packing = Literal["stream", "documents"]
@@ -68,6 +68,11 @@ class RunningText(Data):
             raise ValueError(f"val_batches must be at least 1, or null for all, but got {val_batches}.")
         if packing not in ("stream", "documents"):
             raise ValueError(f"packing must be 'stream' or 'documents', but got {packing!r}.")
+        if packing == "documents" and not objective.packs:
+            raise ValueError(
+                f"packing must be 'stream' for {type(objective).__name__}, which takes a window as one document, "
+                "but got 'documents'."
+            )
         self.batch_size = batch_size
         self.val_fraction = val_fraction
         self.val_batches = val_batches
@@ -120,20 +125,20 @@ class RunningText(Data):
     def train_dataloader(self) -> Loader:
         return Loader(self._train_batch, self.train.batches(self.batch_size), *place(self))
 
-    def val_dataloader(self) -> Loader:
+    def val_dataloader(self) -> Fixed:
         most = None if self.val_batches is None else self.val_batches * self.batch_size
         starts = self.val.spread(most)
         rows = np.split(starts, range(self.batch_size, len(starts), self.batch_size))
 
-        def batch(epoch: int, index: int) -> Batch:
+        def batch(index: int) -> Batch:
             return self._batch(self.val, rows[index], generator(VALIDATION, index))
 
-        return Loader(batch, len(rows), *place(self))
+        return Fixed(batch, len(rows), *place(self))
 
     def samples(self) -> Iterator[str]:
         """How the first line of each validation document begins, then lines further on."""
         heads = (d.read(HEAD).decode(errors="ignore").splitlines() for d in self.val_documents)
-        lines = [[line[:PROMPT] for line in head if len(line.strip()) >= PROMPT // 4] for head in heads]
+        lines = [[line[:PROMPT] for line in head if line.strip()] for head in heads]
         for at in range(0, max(map(len, lines)), LINES_BETWEEN):
             yield from (some[at] for some in lines if at < len(some))
 

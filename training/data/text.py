@@ -84,7 +84,7 @@ def _find(path: str | list[str], name: str) -> list[Document]:
     """
     files: dict[Path, None] = {}
     for pattern in _listed(path):
-        matches = _matches(Path(pattern).expanduser())
+        matches = _matches(Path(pattern).expanduser()) if pattern else []
         if not matches:
             raise DataError(
                 f"{name} must name files that exist, but there are none at {pattern!r}, looked up in {Path.cwd()}."
@@ -92,7 +92,8 @@ def _find(path: str | list[str], name: str) -> list[Document]:
         files.update(dict.fromkeys(matches))
     documents = [d for d in map(Document.whole, files) if d.size]
     if not documents:
-        raise DataError(f"{name} must name files with text in them, but got {', '.join(map(str, files)) or 'none'}.")
+        empty = ", ".join(map(str, files)) or "an empty list"
+        raise DataError(f"{name} must name files with text in them, but got {empty}.")
     return documents
 
 

@@ -5,7 +5,7 @@ Raffel et al. 2020, https://arxiv.org/abs/1910.10683
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
@@ -36,6 +36,8 @@ class SpanCorruption(Objective):
     Raises:
         ValueError: The model has no decoder, the data is of pairs, or a choice is out of bounds.
     """
+
+    packs: ClassVar[bool] = False  # a span may reach from one document into the next
 
     def __init__(
         self,
@@ -82,9 +84,7 @@ class SpanCorruption(Objective):
         return Holes(n_cut, min(max(round(n_cut / self.mean_span), 1), n_cut, window - n_cut))
 
     def batch(self, examples: list[Example], rng: np.random.Generator) -> Batch:
-        tokens, document = windows(examples)
-        if document is not None:
-            raise ValueError("packing must be stream for span_corruption, which cuts across documents.")
+        tokens, _ = windows(examples)
         left, cut = self._cut(tokens, rng)
         eos = np.full((len(tokens), 1), self.tokenizer.eos)
         left = np.concatenate([left, eos], axis=1)
