@@ -1,0 +1,114 @@
+"""How a layer builds its parts from what its stack knows."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from blocks.contracts import Attention, AttentionPosition, Cost, Mask, Mixer, Residual, Site
+from registry import Factory
+
+
+def build_mask(mask: Factory[Mask], site: Site) -> Mask:
+    """The layer's policy, which layers with the same choices share.
+
+    Raises:
+        ValueError: It shows the future where the layer must hide it.
+    """
+    policy: Mask = site.share(mask, site.causal)
+    if site.causal and not policy.causal:
+        raise ValueError(f"mask must hide the future in a decoder, but got {type(policy).__name__}.")
+    return policy
+
+
+def build_mixer(
+    mixer: Factory[Mixer[Any]], d_model: int, mask: Mask, position: Factory[AttentionPosition] | None, site: Site
+) -> Mixer[Any]:
+    """The mixer, with a position if it has heads to use one.
+
+    Raises:
+        ValueError: It has none, and there is a position.
+    """
+    kind = class_of(mixer)
+    if issubclass(kind, Attention):
+        return mixer(d_model, mask, provider(position, site))
+    if position is not None and _acts(class_of(position)):
+        raise ValueError(
+            f"position must be none for {kind.__name__}, which has no queries and keys, but got "
+            f"{class_of(position).__name__}. Choose one that acts at the foot of the stack, or position=none."
+        )
+    return mixer(d_model, mask)
+
+
+def build_cross_attention(
+    attention: Factory[Attention[Any]],
+    d_model: int,
+    position: Factory[AttentionPosition] | None,
+    site: Site,
+) -> Attention[Any]:
+    """What reads the memory: nothing of one document is hidden from it.
+
+    Raises:
+        ValueError: It can not read a memory.
+    """
+    kind = class_of(attention)
+    if not issubclass(kind, Attention):
+        raise ValueError(f"cross_attention must be an attention, which can read a memory, but got {kind.__name__}.")
+    return attention(d_model, site.share(Mask, False), provider(position, site))
+
+
+def check_memory(site: Site, cross_attention: Any, cross_position: Any) -> None:
+    """Raises ``ValueError`` unless a memory, a cross-attention and its position come together."""
+    if site.reads_memory and cross_attention is None:
+        raise ValueError("cross_attention must read the encoder's memory, but got none. Choose one, like mha.")
+    if cross_attention is not None and not site.reads_memory:
+        raise ValueError(
+            f"cross_attention must have a memory to read, but got {class_of(cross_attention).__name__} in a model "
+            "without one. Set it to null, or choose model=encoder_decoder."
+        )
+    if cross_position is not None and cross_attention is None:
+        raise ValueError(
+            f"cross_position must have a cross-attention to act in, but got {class_of(cross_position).__name__} alone."
+        )
+
+
+def provider(position: Factory[AttentionPosition] | None, site: Site) -> Callable[[int, int], AttentionPosition] | None:
+    """Makes a position for some heads, once a stack for each distinct spec and head shape."""
+    return None if position is None else partial(site.share, position)
+
+
+def class_of(factory: Callable[..., Any]) -> type:
+    """What a factory builds; a plain ``Mixer`` where that is not known."""
+    while isinstance(factory, partial):
+        factory = factory.func
+    return factory if inspect.isclass(factory) else Mixer
+
+
+def streams_of(*residuals: Residual | None) -> int:
+    """How many streams the residuals of a layer tie to.
+
+    Raises:
+        ValueError: They do not agree.
+    """
+    streams = {r.streams for r in residuals if r is not None}
+    if len(streams) > 1:
+        raise ValueError(f"residuals of one layer must agree on streams, but got {sorted(streams)}.")
+    return streams.pop()
+
+
+def total(layer: Mixer[Any], *parts: Cost, path: int) -> Cost:
+    """What a layer costs whose parts follow one another."""
+    return Cost(
+        parameters=sum(p.numel() for p in layer.parameters()),
+        flops=sum(p.flops for p in parts),
+        state_bytes=sum(p.state_bytes for p in parts),
+        steps=sum(p.steps for p in parts),
+        path=path,
+    )
+
+
+def _acts(position: type) -> bool:
+    hooks = ("rotate", "bias", "value_bias")
+    return any(getattr(position, h, None) is not getattr(AttentionPosition, h) for h in hooks)

@@ -1,0 +1,135 @@
+"""One step of depth, sublayer after sublayer: mix tokens, read the memory, think about each token.
+
+Vaswani et al. 2017, https://arxiv.org/abs/1706.03762
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from blocks.contracts import (
+    Attention,
+    AttentionPosition,
+    Cost,
+    Ffn,
+    Layer,
+    Layout,
+    Mask,
+    Memory,
+    Mixer,
+    Residual,
+    Site,
+    State,
+)
+from blocks.layer._parts import (
+    build_cross_attention,
+    build_mask,
+    build_mixer,
+    check_memory,
+    streams_of,
+    total,
+)
+from registry import Factory, register
+from registry.errors import Refusals
+
+
+@dataclass(frozen=True, slots=True)
+class LayerState(State):
+    """What each sublayer remembers; None where there is no such sublayer."""
+
+    mixer: State
+    cross_attention: State | None
+    ffn: State | None
+
+
+@register("layer/sequential")
+class Sequential(Layer[LayerState]):
+    """A mixer, then cross-attention if there is a memory, then a feed-forward, each on its own residual.
+
+    Args:
+        mixer: Moves information between tokens.
+        mask: Who may see whom in the mixer.
+        ffn: Thinks about each token.
+        residual: Ties each sublayer to the stream.
+        position: How the mixer's queries and keys know order. None: they do not.
+        cross_attention: Reads the memory. None: there is none.
+        cross_position: How queries know where the memory's keys are. None: they do not.
+
+    Raises:
+        ValueError: The mask shows the future in a decoder; the mixer has no use for the position; a
+            cross-attention has no memory, or a memory no cross-attention.
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        site: Site,
+        /,
+        *,
+        mixer: Factory[Mixer[Any]],
+        mask: Factory[Mask],
+        ffn: Factory[Ffn],
+        residual: Factory[Residual],
+        position: Factory[AttentionPosition] | None = None,
+        cross_attention: Factory[Attention[Any]] | None = None,
+        cross_position: Factory[AttentionPosition] | None = None,
+    ) -> None:
+        super().__init__(d_model, site, build_mask(mask, site))
+        check_memory(site, cross_attention, cross_position)
+        parts = Refusals()
+
+        self.mixer_residual = parts.build(residual, d_model, site)
+        self.mixer = parts.build(build_mixer, mixer, d_model, self.mask, position, site)
+        self.cross_residual: Any = None
+        self.cross_attention: Any = None
+        if cross_attention is not None:
+            self.cross_residual = parts.build(residual, d_model, site)
+            self.cross_attention = parts.build(build_cross_attention, cross_attention, d_model, cross_position, site)
+        self.ffn = parts.build(ffn, d_model)
+        self.ffn_residual: Any = None if self.ffn is None else parts.build(residual, d_model, site)
+        parts.judge()
+
+        last = self.ffn_residual or self.cross_residual or self.mixer_residual
+        self.final_norm = last.final_norm
+        self.streams = streams_of(self.mixer_residual, self.cross_residual, self.ffn_residual)
+
+    def forward(
+        self, x: Tensor, layout: Layout, state: LayerState | None = None, memory: Memory | None = None
+    ) -> tuple[Tensor, LayerState | None]:
+        if (self.cross_attention is None) != (memory is None):
+            raise ValueError("a memory and a cross-attention must come together, but got only one.")
+        mixed, crossed, thought = (None,) * 3 if state is None else (state.mixer, state.cross_attention, state.ffn)
+
+        y, mixed = self.mixer(self.mixer_residual.read(x), layout, mixed)
+        x = self.mixer_residual.write(x, y)
+        if self.cross_attention is not None:
+            y, crossed = self.cross_attention(self.cross_residual.read(x), layout, crossed, memory)
+            x = self.cross_residual.write(x, y)
+        if self.ffn is not None:
+            y, thought = self.ffn(self.ffn_residual.read(x), layout, thought)
+            x = self.ffn_residual.write(x, y)
+
+        return x, None if state is None else LayerState(mixed, crossed, thought)
+
+    def empty_state(self, rows: int, capacity: int) -> LayerState:
+        return LayerState(
+            self.mixer.empty_state(rows, capacity),
+            None if self.cross_attention is None else self.cross_attention.empty_state(rows, 0),
+            None if self.ffn is None else self.ffn.empty_state(rows),
+        )
+
+    def sublayers(self) -> Iterator[tuple[Residual, nn.Module]]:
+        yield self.mixer_residual, self.mixer
+        if self.cross_attention is not None:
+            yield self.cross_residual, self.cross_attention
+        if self.ffn is not None:
+            yield self.ffn_residual, self.ffn
+
+    def cost(self, length: int) -> Cost:
+        mixed = self.mixer.cost(length)
+        others = [part.cost(length) for part in (self.cross_attention, self.ffn) if part is not None]
+        return total(self, mixed, *others, path=mixed.path)
