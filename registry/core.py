@@ -87,7 +87,7 @@ class Entry:
             hints = typing.get_type_hints(init)
         else:
             hints = typing.get_type_hints(self.constructor)
-        docs = _argument_docs(inspect.getdoc(self.constructor) or "")
+        docs = argument_docs(inspect.getdoc(self.constructor) or "")
         found = {}
         for p in self._parameters:
             if p.kind is not p.KEYWORD_ONLY:
@@ -102,7 +102,7 @@ class Entry:
         return list(inspect.signature(self.constructor).parameters.values())
 
 
-def _argument_docs(doc: str) -> dict[str, str]:
+def argument_docs(doc: str) -> dict[str, str]:
     """The lines of a Google-style ``Args`` section, by argument."""
     section = re.search(r"^Args:\n((?:[ \t]+.*\n?|\n)*)", doc, re.MULTILINE)
     if section is None:
