@@ -1,0 +1,159 @@
+"""Checkpoints survive kills, damage is noticed, and another architecture is refused by name."""
+
+import hashlib
+import os
+import re
+import subprocess
+
+import pytest
+import torch
+from torch import nn
+
+from registry.errors import CheckpointError
+from training import checkpoint as checkpoints
+from training.checkpoint import SafeCheckpointIO, check_fits, link, load, sidecar
+
+
+def saved(path, value=1.0):
+    SafeCheckpointIO().save_checkpoint({"state_dict": {"model.w": torch.full((3,), value)}, "global_step": 5}, path)
+    return path
+
+
+def test_what_is_saved_is_loaded(tmp_path):
+    path = saved(tmp_path / "new" / "last.ckpt")
+    assert load(path)["state_dict"]["model.w"].tolist() == [1.0, 1.0, 1.0]
+    assert sorted(p.name for p in path.parent.iterdir()) == ["last.ckpt", "last.ckpt.sha256"]
+
+
+def test_the_digest_is_what_sha256sum_reads(tmp_path):
+    path = saved(tmp_path / "last.ckpt")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert sidecar(path).read_text() == f"{digest}  last.ckpt\n"
+    assert (
+        subprocess.run(["sha256sum", "--check", "last.ckpt.sha256"], cwd=tmp_path, capture_output=True).returncode == 0
+    )
+
+
+@pytest.mark.parametrize("survived", range(3))
+def test_a_kill_between_any_two_steps_leaves_a_checkpoint_that_loads(tmp_path, monkeypatch, survived):
+    """The checkpoint and its digest are two files: whichever moved last, the pair fits."""
+    path, moves = saved(tmp_path / "last.ckpt"), []
+    replace = os.replace
+
+    def killed(source, target):
+        if len(moves) == survived:
+            raise KeyboardInterrupt
+        moves.append(target)
+        replace(source, target)
+
+    monkeypatch.setattr(checkpoints.os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        saved(path, value=2.0)
+    monkeypatch.undo()
+    assert load(path)["state_dict"]["model.w"][0] in (1.0, 2.0)
+
+
+def test_a_second_name_is_not_a_second_copy(tmp_path):
+    path = saved(tmp_path / "last.ckpt")
+    link(path, tmp_path / "best.ckpt")
+    saved(path, value=2.0)
+    assert load(tmp_path / "best.ckpt")["state_dict"]["model.w"][0] == 1.0
+    assert load(path)["state_dict"]["model.w"][0] == 2.0
+
+
+def test_a_second_name_is_a_copy_where_there_are_no_links(tmp_path, monkeypatch):
+    def refuse(source, target):
+        raise OSError("no links here")
+
+    path = saved(tmp_path / "last.ckpt")
+    monkeypatch.setattr(checkpoints.os, "link", refuse)
+    link(path, tmp_path / "best.ckpt")
+    assert load(tmp_path / "best.ckpt")["global_step"] == 5
+
+
+def test_one_flipped_bit_is_noticed_and_the_other_checkpoint_is_named(tmp_path):
+    path = saved(tmp_path / "last.ckpt")
+    saved(tmp_path / "best.ckpt")
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    sentence = (
+        f"ckpt_path: {path} must be what was written, but its SHA-256 is not the one in last.ckpt.sha256: "
+        "the file is damaged. best.ckpt beside it is whole."
+    )
+    with pytest.raises(CheckpointError, match=f"^{re.escape(sentence)}$"):
+        load(path)
+
+
+def test_half_a_file_without_a_digest_is_noticed(tmp_path):
+    path = saved(tmp_path / "last.ckpt")
+    path.write_bytes(path.read_bytes()[:300])
+    sidecar(path).unlink()
+    with pytest.raises(CheckpointError, match="must be a checkpoint of tensors and plain containers"):
+        load(path)
+
+
+def test_code_in_a_file_is_never_run(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (os.system, ("touch hacked",))
+
+    torch.save({"state_dict": {}, "x": Evil()}, tmp_path / "evil.ckpt")
+    with pytest.raises(CheckpointError, match="plain containers"):
+        load(tmp_path / "evil.ckpt")
+
+
+def test_a_missing_file_is_refused_with_what_is_there(tmp_path):
+    saved(tmp_path / "best.ckpt")
+    sentence = (
+        f"ckpt_path: there must be a checkpoint at {tmp_path}/lst.ckpt, but there is none; beside it are: best.ckpt."
+    )
+    with pytest.raises(CheckpointError, match=f"^{re.escape(sentence)}$"):
+        load(tmp_path / "lst.ckpt")
+
+
+def test_a_file_that_is_no_checkpoint_is_refused(tmp_path):
+    torch.save([1, 2], tmp_path / "list.ckpt")
+    with pytest.raises(CheckpointError, match="but it holds no weights of a task"):
+        load(tmp_path / "list.ckpt")
+
+
+def spec(**choices):
+    layer = {"mixer": {"name": "attention/mha", "n_heads": 4, **choices}, "ffn": {"name": "ffn/mlp", "dropout": 0.1}}
+    return {"name": "model/decoder_only", "d_model": 8, "decoder": {"layers": [layer]}}
+
+
+def holding(model, made):
+    return {"state_dict": {f"model.{k}": v for k, v in model.state_dict().items()}, "blockwright": {"model": made}}
+
+
+def test_the_same_architecture_fits():
+    check_fits(holding(nn.Linear(2, 3), spec()), nn.Linear(2, 3), spec(), "a.ckpt")
+
+
+def test_another_choice_is_named_where_it_stands():
+    other = spec(name="attention/gqa") | {"d_model": 16}
+    sentence = (
+        "ckpt_path: the model must be the one that a.ckpt was saved from, but 2 things differ:\n"
+        "  model.d_model is 8 in the checkpoint and 16 here\n"
+        "  model.decoder.layers[0].mixer is attention/mha in the checkpoint and attention/gqa here"
+    )
+    with pytest.raises(CheckpointError, match=f"^{re.escape(sentence)}$"):
+        check_fits(holding(nn.Linear(2, 3), spec()), nn.Linear(2, 3), other, "a.ckpt")
+
+
+def test_other_shapes_are_named_where_the_choices_are_the_same():
+    with pytest.raises(CheckpointError, match="weight is 3x2 in the checkpoint and 5x2 here"):
+        check_fits(holding(nn.Linear(2, 3), spec()), nn.Linear(2, 5), spec(), "a.ckpt")
+
+
+def test_missing_and_left_over_weights_are_named():
+    with pytest.raises(CheckpointError) as refusal:
+        check_fits(holding(nn.Linear(2, 3), {}), nn.LayerNorm(3, bias=False), spec(), "a.ckpt")
+    assert "bias is only in the checkpoint" in str(refusal.value)
+
+
+def test_dropout_may_differ():
+    made = spec()
+    made["decoder"]["layers"][0]["ffn"]["dropout"] = 0.0
+    check_fits(holding(nn.Linear(2, 3), spec()), nn.Linear(2, 3), made, "a.ckpt")

@@ -1,0 +1,57 @@
+"""Lets a model speak when it has been trained."""
+
+from __future__ import annotations
+
+from itertools import islice
+from typing import Any
+
+import lightning as L
+
+from registry import register
+from training.console import console
+from training.task import SequenceTask
+
+
+@register("callback/sample")
+class Sample(L.Callback):
+    """Prints what a decoder makes of some prompts from the validation data, once training is over.
+
+    Args:
+        n: How many prompts.
+        max_new_tokens: How long an answer may be; less where ``max_length`` ends it.
+        temperature: How freely tokens are drawn; 0 always takes the likeliest.
+
+    Raises:
+        ValueError: ``n`` or ``max_new_tokens`` is not positive, or ``temperature`` is negative.
+    """
+
+    def __init__(self, *, n: int = 1, max_new_tokens: int = 200, temperature: float = 0.7) -> None:
+        if n < 1 or max_new_tokens < 1:
+            raise ValueError(f"n and max_new_tokens must be at least 1, but got {n} and {max_new_tokens}.")
+        if temperature < 0:
+            raise ValueError(f"temperature must not be negative, but got {temperature}.")
+        self.n, self.max_new_tokens, self.temperature = n, max_new_tokens, temperature
+
+    def on_fit_end(self, trainer: L.Trainer, task: Any) -> None:
+        from training.generate import answers
+
+        if not isinstance(task, SequenceTask) or task.objective.shape == "encoder" or not trainer.is_global_zero:
+            return
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        prompts = list(islice(data.samples(), self.n))
+        if not prompts:
+            return
+        said = answers(
+            task.model, task.objective, prompts, max_new_tokens=self.max_new_tokens, temperature=self.temperature
+        )
+        console.print()
+        for prompt, (answer, *_) in zip(prompts, said, strict=True):
+            show(prompt, answer)
+
+
+def show(prompt: str, answer: str) -> None:
+    """A prompt and how the model goes on, set off from what the program says."""
+    console.print("sample", "bold")
+    told = console.style(prompt, "dim") + answer
+    for line in told.splitlines() or [""]:
+        console.print(f"  {line.rstrip()}")

@@ -1,0 +1,7 @@
+"""Optimizers: how a gradient becomes a step."""
+
+from importlib import import_module
+from pkgutil import iter_modules
+
+for _file in iter_modules(__path__):
+    import_module(f"{__name__}.{_file.name}")

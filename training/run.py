@@ -1,0 +1,330 @@
+"""One run from its spec to its record: build, check, tell, fit, record."""
+
+from __future__ import annotations
+
+import logging
+import math
+import random
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import lightning as L
+import numpy as np
+import torch
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from blocks.contracts import Model
+from registry import REGISTRY, factory
+from registry.errors import STOPPED, BlockwrightError, ConfigError, DataError
+from training import machine, report
+from training.callback.checkpoint import Checkpoint
+from training.checkpoint import SafeCheckpointIO, check_fits
+from training.checkpoint import load as load_checkpoint
+from training.console import console
+from training.contracts import Data, Objective, Optimizer, Schedule, Tokenizer, shape_of
+from training.logger.csv import Csv
+from training.meter import DivergedError, Meter
+from training.results import Record, command_line, git_state, now, versions
+from training.signals import Signals, Stopped
+from training.summary import summarise
+from training.task import SequenceTask
+
+
+class Job(Protocol):
+    """What a run is told; see ``registry.compose``."""
+
+    spec: dict[str, Any]
+    overrides: list[str]
+    plugins: list[str]
+    folder: Path
+
+
+class Parts(NamedTuple):
+    """What a spec comes to, before a model is allocated."""
+
+    trainer: dict[str, Any]
+    tokenizer: Tokenizer
+    objective: Objective
+    data: Data
+    optimizer: Optimizer
+    schedule: Schedule
+    callbacks: list[L.Callback]
+    loggers: list[Any]
+    checkpoint: dict[str, Any] | None
+
+
+def run(job: Job) -> int:
+    """Train what ``job.spec`` describes, and leave a record in ``job.folder``.
+
+    Returns:
+        The exit status: 0, or 75 if a signal stopped it.
+
+    Raises:
+        BlockwrightError: Something that a person can mend; ``DivergedError`` is one.
+    """
+    spec, folder = job.spec, Path(job.folder)
+    record = Record(
+        name=folder.name,
+        spec=spec,
+        overrides=list(job.overrides),
+        plugins=list(job.plugins),
+        command=command_line(),
+        seed=spec["seed"],
+        started=now(),
+    )
+    start = time.perf_counter()
+    try:
+        with quiet_lightning(), Signals() as signals:
+            parts = prepare(spec, folder)
+            tell(spec, parts, record)
+            if spec.get("dry_run"):
+                return 0
+            record.versions, record.git = versions(), git_state()
+            folder.mkdir(parents=True, exist_ok=True)
+            record.save(folder)
+            fit(spec, parts, record, folder, signals)
+            record.status = "done"
+    except Stopped as stop:
+        record.status, record.reason = "stopped", f"{stop}{'' if stop.saved else ', before anything was saved'}"
+    except BaseException as error:
+        record.status = "diverged" if isinstance(error, DivergedError) else "failed"
+        record.reason = str(error) if isinstance(error, BlockwrightError) else f"{type(error).__name__}: {error}"
+        raise
+    finally:
+        record.ended = now()
+        record.metrics["seconds"] = round(time.perf_counter() - start, 3)
+        if folder.exists() and not spec.get("dry_run"):
+            record.save(folder)
+        if record.status != "failed" and not spec.get("dry_run"):
+            report.show_end(record, folder)
+    return STOPPED if record.status == "stopped" else 0
+
+
+def prepare(spec: Mapping[str, Any], folder: Path) -> Parts:
+    """Build everything but the model, and try the model without memory; all complaints come at once.
+
+    Raises:
+        BlockwrightError: Something does not work; the first by kind if several do not.
+    """
+    seed_everything(spec["seed"])
+    wrong: list[BlockwrightError] = []
+
+    @contextmanager
+    def gathered() -> Iterator[None]:
+        try:
+            yield
+        except BlockwrightError as error:
+            wrong.append(error)
+
+    with gathered():
+        choices = machine.trainer_choices(spec.get("trainer") or {})
+    with gathered():
+        optimizer = build(spec, "optimizer")
+    with gathered():
+        callbacks = [factory(c, ("callback",), f"callbacks.{i}")() for i, c in enumerate(spec.get("callbacks") or [])]
+    with gathered():
+        loggers = [factory(c, ("logger",), f"logger.{i}")(folder) for i, c in enumerate(spec.get("logger") or [])]
+    with gathered():
+        tokenizer = build(spec, "tokenizer")
+        max_length = spec["model"]["max_length"]
+        gives = REGISTRY.find(spec["data"]["name"], ("data",)).constructor.gives  # type: ignore[attr-defined]
+        objective = build(spec, "objective", tokenizer, max_length, shape_of(spec["model"]), gives)
+        data = build(spec, "data", tokenizer, objective, max_length, spec["seed"])
+    with gathered():
+        blueprint(spec, vocab_size=512)  # what is wrong with the model is known before any data is read
+    complain(wrong)
+
+    data.setup("fit")
+    n_batches = len(data.train_dataloader())
+    if not n_batches or not len(data.val_dataloader()):
+        raise DataError(
+            "data: there must be at least one batch for training and one for validation, but there is none."
+        )
+    steps = planned_steps(choices, n_batches)
+    choices = with_validations(choices, steps)
+    schedule = build(spec, "schedule", steps)
+    checkpoint = None
+    if spec.get("ckpt_path"):
+        checkpoint = load_checkpoint(spec["ckpt_path"])
+        check_fits(checkpoint, blueprint(spec, data.vocab_size), spec["model"], spec["ckpt_path"])
+        check_data(checkpoint, data)
+    return Parts(choices, tokenizer, objective, data, optimizer, schedule, callbacks, loggers, checkpoint)
+
+
+def tell(spec: Mapping[str, Any], parts: Parts, record: Record) -> None:
+    """Print what was composed and what it costs, and note it in the record."""
+    length = spec["model"]["max_length"]
+    summary = summarise(blueprint(spec, parts.data.vocab_size), spec["model"], length)
+    record.data = {**parts.data.facts, "gives": parts.data.gives, "vocab_size": parts.data.vocab_size}
+    record.model = {
+        "parameters": summary.parameters,
+        "flops_per_token": summary.flops / length,
+        "state_bytes_per_token": None if summary.state_bytes is None else summary.state_bytes / length,
+        "length": length,
+    }
+    name = parts.trainer["accelerator"]
+    record.machine = {"device": machine.describe(name), "accelerator": name, "precision": parts.trainer["precision"]}
+    report.show_composition(spec, record)
+    report.show_summary(summary)
+    report.show_data(parts.data.facts)
+
+
+def fit(spec: Mapping[str, Any], parts: Parts, record: Record, folder: Path, signals: Signals) -> None:
+    """Train, and note in the record what came of it, however it ends."""
+    seed_everything(spec["seed"])
+    facts = parts.data.facts
+    meter = Meter(*(_bytes_per_token(facts, half) for half in ("train", "val")))
+    task = SequenceTask(
+        build(spec, "model", parts.data.vocab_size),
+        parts.objective,
+        parts.optimizer,
+        parts.schedule,
+        compiled=bool(spec.get("compile")),
+        keep={
+            "model": spec["model"],
+            "tokenizer": parts.tokenizer.state(),
+            "vocab_size": parts.data.vocab_size,
+            "gives": parts.data.gives,
+            "fingerprint": facts.get("fingerprint"),
+        },
+    )
+    trainer = trainer_of(parts, folder, [meter, *parts.callbacks, signals])
+    if parts.checkpoint is not None:
+        for logger in parts.loggers:
+            if isinstance(logger, Csv):
+                logger.resume(parts.checkpoint["global_step"])
+        console.print(f"resumed at step {parts.checkpoint['global_step']:,}", "dim")
+    try:
+        trainer.fit(task, datamodule=parts.data, ckpt_path=spec.get("ckpt_path"), weights_only=True)
+    finally:
+        record.metrics |= {
+            "steps": trainer.global_step,
+            "best": meter.best,
+            "last": meter.history[-1] if meter.history else {},
+            "train_loss": meter.latest.get("train/loss"),
+            "validations": meter.history,
+            "tokens": meter.tokens,
+            "tokens_per_second": meter.tokens_per_second,
+            "train_seconds": meter.seconds,
+        }
+        record.files = files(folder, parts)
+
+
+def build(spec: Mapping[str, Any], slot: str, *facts: Any) -> Any:
+    """What stands in a slot of the run's spec, told ``facts``; its refusal says where it stands."""
+    return factory(spec[slot], (slot,), slot)(*facts)
+
+
+def blueprint(spec: Mapping[str, Any], vocab_size: int) -> Model:
+    """The model without its numbers: every refusal, no memory."""
+    with torch.device("meta"):
+        return build(spec, "model", vocab_size)
+
+
+def trainer_of(parts: Parts, folder: Path, callbacks: list[L.Callback]) -> L.Trainer:
+    """Lightning's Trainer, with everything it would print or write by itself turned off.
+
+    Raises:
+        ConfigError: It refuses a value of ``trainer.*``.
+    """
+    try:
+        return L.Trainer(
+            **parts.trainer,
+            logger=parts.loggers or False,
+            callbacks=callbacks,
+            plugins=[SafeCheckpointIO()],
+            default_root_dir=folder,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+        )
+    except (MisconfigurationException, ValueError, TypeError) as refusal:
+        raise ConfigError(f"trainer: {str(refusal).strip().splitlines()[0]}") from refusal
+
+
+def planned_steps(choices: Mapping[str, Any], n_batches: int) -> int:
+    """How many optimizer steps a run will take; -1 where only time ends it."""
+    limit = choices.get("limit_train_batches")
+    if isinstance(limit, float):
+        n_batches = int(n_batches * limit)
+    elif limit is not None:
+        n_batches = min(n_batches, limit)
+    an_epoch = max(1, math.ceil(n_batches / choices.get("accumulate_grad_batches", 1)))
+    limits = [choices["max_steps"]] if (choices.get("max_steps") or -1) > 0 else []
+    limits += [choices["max_epochs"] * an_epoch] if (choices.get("max_epochs") or -1) > 0 else []
+    return min(limits, default=-1)
+
+
+def with_validations(choices: dict[str, Any], steps: int) -> dict[str, Any]:
+    """Ten validations in a run, if nobody said how many."""
+    choices = dict(choices)
+    asked = choices.get("val_check_interval")
+    if asked is None:
+        batches = max(1, steps) * choices.get("accumulate_grad_batches", 1)
+        choices["val_check_interval"] = max(1, batches // 10) if steps > 0 else 1000
+    elif isinstance(asked, float):
+        choices["check_val_every_n_epoch"] = choices.get("check_val_every_n_epoch") or 1  # a share is of an epoch
+    return choices
+
+
+def check_data(checkpoint: Mapping[str, Any], data: Data) -> None:
+    """Warn where a run goes on with other data: it may be meant, but it is another run."""
+    before = checkpoint.get("blockwright", {}).get("fingerprint")
+    if before and data.facts.get("fingerprint") not in (None, before):
+        console.print("the data is not what the checkpoint was trained on: its fingerprint differs.", "bad")
+
+
+def complain(wrong: list[BlockwrightError]) -> None:
+    """Raise all of them as one; the first says the kind.
+
+    Raises:
+        BlockwrightError: There is one.
+    """
+    if len(wrong) == 1:
+        raise wrong[0]
+    if wrong:
+        raise type(wrong[0])("\n".join(dict.fromkeys(map(str, wrong)))) from wrong[0]
+
+
+def files(folder: Path, parts: Parts) -> dict[str, str]:
+    """What the run left beside its record, from its folder on."""
+    saved = next((c.files for c in parts.callbacks if isinstance(c, Checkpoint) and hasattr(c, "folder")), {})
+    found = {name: str(path.relative_to(folder)) for name, path in saved.items()}
+    found |= {
+        name: file for name, file in (("metrics", "metrics.csv"), ("config", "config.yaml")) if (folder / file).exists()
+    }
+    return found
+
+
+def seed_everything(seed: int) -> None:
+    """Start every global generator from ``seed``."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.manual_seed(seed)
+
+
+@contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """Without Lightning's advice, and without its handlers, which would print our lines twice."""
+    for name in ("lightning", "lightning.pytorch", "lightning.fabric"):
+        logger = logging.getLogger(name)
+        logger.handlers.clear()
+        logger.setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        for text in (
+            ".*does not have many workers.*",
+            ".*Consider setting `persistent_workers.*",
+            ".*GPU available but not used.*",
+        ):
+            warnings.filterwarnings("ignore", text)
+        yield
+
+
+def _bytes_per_token(facts: Mapping[str, Any], half: str) -> float:
+    tokens, size = facts.get(f"{half}_tokens"), facts.get(f"{half}_bytes")
+    return size / tokens if tokens and size else float(facts.get("bytes_per_token") or 0.0)

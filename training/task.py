@@ -1,0 +1,148 @@
+"""The one LightningModule: a model, an objective, an optimizer and a schedule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+from torch.optim import Optimizer as TorchOptimizer
+
+from blocks.contracts import Model
+from training.batch import Batch
+from training.contracts import Objective, Optimizer, Schedule
+
+
+class SequenceTask(L.LightningModule):
+    """Trains ``model`` on what ``objective`` asks.
+
+    It logs nothing by itself, so that a step costs no more than a bare loop's: what a step and a validation came to
+    stands in ``step_metrics`` and ``val_metrics``, for callbacks to read when they need it.
+
+    Args:
+        model: What learns.
+        objective: Makes the loss of a batch.
+        optimizer: Builds the optimizer over the model's parameters.
+        schedule: The factor on the learning rate at each step.
+        compiled: Whether ``torch.compile`` makes one program of model and loss.
+        keep: Plain containers that go into every checkpoint.
+    """
+
+    step_metrics: dict[str, Tensor]
+    """Of the last micro-batch: ``loss``, the cross-entropy in nats a target, and the losses that blocks reported."""
+
+    step_tokens: Tensor | int
+    """Real tokens in the last micro-batch, a source's included."""
+
+    grad_norm: Tensor | None = None
+    """Norm of the gradient at the last step, before clipping; None where nothing clips."""
+
+    val_metrics: dict[str, float]
+    """Averages over the targets of the last validation."""
+
+    _weight: Tensor
+    _totals: dict[str, Tensor | float]
+
+    def __init__(
+        self,
+        model: Model,
+        objective: Objective,
+        optimizer: Optimizer,
+        schedule: Schedule,
+        compiled: bool = False,
+        keep: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.objective = objective
+        self.optimizer = optimizer
+        self.schedule = schedule
+        self.keep = keep or {}
+        self.loss: Callable[[Model, Batch], tuple[Tensor, dict[str, Tensor]]] = objective.loss
+        if compiled:
+            self.loss = torch.compile(objective.loss)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        seed_dropout(batch.step_seed, self.device)
+        loss, parts = self.loss(self.model, batch._replace(step_seed=0))  # a seed is no reason to compile anew
+        self.step_metrics = by_name(loss, parts)
+        self.step_tokens = count_tokens(batch)
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        loss, parts = self.loss(self.model, batch._replace(step_seed=0))
+        weight = batch.n_targets
+        self._weight = self._weight + weight
+        for name, value in by_name(loss, parts).items():
+            # A batch without a target has no mean; it is weightless, not NaN.
+            total = torch.where(weight > 0, value * weight, 0.0).double()
+            self._totals[name] = self._totals.get(name, 0.0) + total
+
+    def on_validation_epoch_start(self) -> None:
+        self._weight = torch.zeros((), dtype=torch.long, device=self.device)
+        self._totals = {}
+
+    def on_validation_epoch_end(self) -> None:
+        weight = self._everywhere(self._weight)
+        self.val_metrics = {
+            f"val/{name}": (self._everywhere(total) / weight).item() for name, total in self._totals.items()
+        }
+        self.log_dict(self.val_metrics, logger=False)  # where Lightning's own callbacks look
+
+    def configure_optimizers(self) -> Any:
+        optimizer = self.optimizer(self.model)
+        # A lambda, because LambdaLR saves and restores the fields of an object, and with it an old number of steps.
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.schedule(step))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: TorchOptimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        if not gradient_clip_val:
+            return
+        # Lightning refuses to clip before a fused optimizer, for the sake of loss scaling alone.
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        if scaler is not None and getattr(optimizer, "_step_supports_amp_scaling", False):
+            scaler.unscale_(optimizer)
+        if gradient_clip_algorithm == "value":
+            torch.nn.utils.clip_grad_value_(self.model.parameters(), gradient_clip_val)
+        else:
+            self.grad_norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), gradient_clip_val)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["blockwright"] = self.keep
+
+    def _everywhere(self, value: Tensor | float) -> Tensor:
+        """The sum over all processes."""
+        return self.trainer.strategy.reduce(torch.as_tensor(value, device=self.device), reduce_op="sum")
+
+
+def seed_dropout(seed: int, device: torch.device) -> None:
+    """Seed the generator that dropout draws from; ``torch.manual_seed`` seeds all devices, at ninety times the cost."""
+    if device.type == "cuda":
+        torch.cuda.default_generators[device.index or 0].manual_seed(seed)
+    elif device.type == "cpu":
+        torch.default_generator.manual_seed(seed)
+    else:
+        torch.manual_seed(seed)
+
+
+def by_name(loss: Tensor, parts: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The cross-entropy as ``loss``; the sum that is minimised as ``total``, where blocks have added to it."""
+    others = {name: value.detach() for name, value in parts.items() if name != "nats"}
+    total = loss.detach()
+    return {"loss": parts.get("nats", total).detach(), **others, **({"total": total} if others else {})}
+
+
+def count_tokens(batch: Batch) -> Tensor | int:
+    """How many tokens are real, without waiting for the device."""
+    count: Tensor | int = batch.tokens.numel() if batch.layout.dense else batch.layout.real.sum()
+    if batch.source is not None and batch.source_layout is not None:
+        layout = batch.source_layout
+        count = count + (batch.source.numel() if layout.dense else layout.real.sum())
+    return count
