@@ -35,7 +35,7 @@ from registry.core import REGISTRY, Registry
 from registry.errors import STOPPED, BlockwrightError, CheckpointError, ConfigError, MachineError
 from registry.options import Known, Option, options
 from registry.scan import builtin
-from registry.slots import RUN_LISTS, STACK_SLOTS, refuse_targets, trace
+from registry.slots import MODEL_SLOTS, RUN_LISTS, RUN_SLOTS, STACK_SLOTS, refuse_targets, trace
 from registry.values import guess
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
@@ -158,9 +158,7 @@ class _Launch:
                 own = {o.partition("=")[0] for o in overrides}
                 status = self._compose(flags, [*ready, *(w for w in where if w.partition("=")[0] not in own)])
             finally:
-                for empty in (*(r.folder for r in self.records), folder):
-                    with contextlib.suppress(OSError):
-                        empty.rmdir()
+                sweep_up([*(r.folder for r in self.records), folder])
         if status is not None:
             return status
         return self.finish(self.records) if self.many else self.records[0].status
@@ -253,7 +251,12 @@ def split_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
     if "--experimental-rerun" in [f.partition("=")[0] for f in flags]:
         wrong.append("--experimental-rerun")  # it unpickles a file
     if wrong:
-        raise ConfigError("\n".join(f"{w}: must be written as path=value, as in attention=gqa." for w in wrong))
+        raise ConfigError(
+            "\n".join(
+                f"{w}: must be written as path=value, as in attention=gqa (with spaces in it: in quotes)."
+                for w in wrong
+            )
+        )
     return flags, overrides
 
 
@@ -359,26 +362,27 @@ def _ready(override: Override, key: str, groups: dict[str, list[str]], deeper: b
     word = str(override.input_line)
     if override.is_delete() or key.startswith("hydra"):
         return word
-    last = key.rpartition(".")[2]
     value = override.value() if not override.is_sweep_override() else override._value
-    if isinstance(value, ChoiceSweep):
-        values = list(value.list)
-    elif isinstance(value, Sweep):
+    if isinstance(value, Sweep) and not isinstance(value, ChoiceSweep):  # a range, a glob
         return word if key in groups else f"++{key}={word.partition('=')[2]}"
-    else:
-        values = [value]
+    values = list(value.list) if isinstance(value, ChoiceSweep) else [value]
     values = [v.text if isinstance(v, QuotedString) else v for v in values]
-    if key in groups and "/" not in word.partition("=")[0]:
-        values = [_option(key, v, groups[key]) for v in values]
-    elif key in RUN_LISTS:
+    group = key.replace(".", "/")
+    if group in groups:
+        values = [_option(group, v, groups[group]) for v in values]
+    if key in RUN_LISTS:
         values = [_as_mapping(v) for v in values]
-    elif deeper or key.replace(".", "/") in groups:
-        values = [{"name": v} if isinstance(v, str) else v for v in values]
-    if last == "position":
+    if key.rpartition(".")[2] == "position":
         values = [{"name": "sum", "parts": v} if isinstance(v, list) else v for v in values]
-    said = ",".join(Override._get_value_element_as_str(v) for v in values)
-    composed = key in groups and all(not isinstance(v, dict) for v in values)
-    return f"{key}={said}" if composed else f"++{key}={said}"
+    if key in groups and not any(isinstance(v, dict) for v in values):
+        return f"{key}={_said(values)}"  # Hydra's own choice of an option
+    if group in groups or deeper:
+        values = [{"name": v} if isinstance(v, str) else v for v in values]
+    return f"++{key}={_said(values)}"
+
+
+def _said(values: list[Any]) -> str:
+    return ",".join(Override._get_value_element_as_str(v) for v in values)
 
 
 def _option(group: str, value: Any, known: list[str]) -> Any:
@@ -387,19 +391,21 @@ def _option(group: str, value: Any, known: list[str]) -> Any:
     Raises:
         ConfigError: There is no such option.
     """
-    if isinstance(value, dict) or (isinstance(value, list) and group == "position"):
+    slot, path = group.rpartition("/")[2], group.replace("/", ".")
+    if isinstance(value, dict) or (isinstance(value, list) and slot == "position"):
         return value
     if value is None and "none" in known:
         return "none"
     if value is None or value in known or f"{value}" in known:
         return value
     if isinstance(value, list):
-        if group not in STACK_SLOTS and all(v in known for v in value):
+        if slot not in STACK_SLOTS and all(v in known for v in value):
             return value  # several presets
-        raise ConfigError(f"{group}: must be one block, but got a list: {value}. A pattern says which layer has which.")
-    what = f"no block is named {value!r}"
+        raise ConfigError(f"{path}: must be one block, but got a list: {value}. A pattern says which layer has which.")
+    if slot not in {**STACK_SLOTS, **MODEL_SLOTS, **RUN_SLOTS, "model": ()}:
+        raise ConfigError(f"{path}: no preset is named {value!r}{guess(value, known)} There are: {', '.join(known)}.")
     raise ConfigError(
-        f"{group}: {what}{guess(value, known)} There are: {', '.join(known)}. "
+        f"{path}: no block is named {value!r}{guess(value, known)} There are: {', '.join(known)}. "
         "A block of your own must be listed in plugins=[...]."
     )
 
@@ -455,7 +461,7 @@ def stored(made: Iterable[Option]) -> Iterator[dict[str, list[str]]]:
             node = {k: _open(v) for k, v in option.node.items()} if option.everywhere else _open(option.node)
             store.store(option.name, node, option.group, package, provider="registry")
             groups.setdefault(option.group, []).append(option.name)
-        yield {**groups, **{g.replace("/", "."): n for g, n in groups.items()}}
+        yield groups
     finally:
         store.repo = before
 
@@ -484,6 +490,16 @@ def reserve(runs: Path, name: str) -> Path:
             raise MachineError(
                 f"a run must be able to write its folder, but {folder} can not be made: {error}."
             ) from error
+
+
+def sweep_up(folders: Iterable[Path]) -> None:
+    """Take away folders in which nothing was left but Hydra's note of a sweep."""
+    for folder in folders:
+        if not folder.is_dir() or any(f.name != "multirun.yaml" for f in folder.iterdir()):
+            continue
+        for file in folder.iterdir():
+            file.unlink()
+        folder.rmdir()
 
 
 def in_our_words(error: BaseException) -> str:

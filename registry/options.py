@@ -73,7 +73,9 @@ def _stacks(model: Known) -> list[str]:
 
 
 def _node(entry: Known, in_full: bool) -> dict[str, Any]:
-    return {"name": entry.short, **{k: _shown(c.default) for k, c in entry.choices.items() if in_full}}
+    filled = {*LAYER_SLOTS, "layers"} if entry.family in ("layer", "stack", "residual") else set()
+    shown = {k: _shown(c.default) for k, c in entry.choices.items() if in_full and k not in filled}
+    return {"name": entry.short, **shown}
 
 
 def _section(in_full: bool) -> dict[str, Any]:

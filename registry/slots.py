@@ -134,6 +134,7 @@ class _Resolution:
         if entry is not None:
             spec["model"] = self._model(entry, model)
             spec |= self._run_blocks(entry)
+            self._check_lengths(spec)
         self._check_globals(entry)
         self._check_keys(entry)
         self.completion.judge()
@@ -192,6 +193,13 @@ class _Resolution:
                 self.origins |= {f"{key}.{i}": c.at for i, c in enumerate(chosen_list)}
                 blocks[key] = [one for one in made if one is not None]
         return blocks
+
+    def _check_lengths(self, spec: Mapping[str, Any]) -> None:
+        """Data must not be cut longer than the model can take."""
+        length = (spec.get("data") or {}).get("length")
+        most = (spec.get("model") or {}).get("max_length")
+        if isinstance(length, int) and isinstance(most, int) and length > most:
+            self.complain(f"data.length: must be at most model.max_length, which is {most}, but got {length}.")
 
     def _listed(self, key: str, said: Any) -> Iterator[Chosen]:
         """A list of names or specs, or a mapping from names to choices (null takes one out)."""
