@@ -137,6 +137,8 @@ def keeps_shape_and_dtype(mixer: Mixer[Any]) -> None:
 
 
 def uses_every_parameter(block: nn.Module) -> None:
+    if not any(p.requires_grad for p in block.parameters()):
+        return
     x = _draw(block, B, T, D)
     y = block(x, _full(block))[0]
     (y * _draw(block, *y.shape, seed=1)).sum().backward()
