@@ -279,6 +279,10 @@ class AttentionPosition(nn.Module):
         hooks = ("rotate", "bias", "value_bias")
         return frozenset(h for h in hooks if getattr(type(self), h) is not getattr(AttentionPosition, h))
 
+    def flops(self, queries: int, keys: int) -> int:
+        """Of its matrix products, where one row of ``queries`` reads ``keys``; a multiply-add is two."""
+        return 0
+
 
 class Score(nn.Module):
     """How alike a query and a key are: ``scale`` times the dot product of what ``prepare`` makes of each.
@@ -501,6 +505,10 @@ class Residual(nn.Module, ABC):
     @abstractmethod
     def write(self, x: Tensor, y: Tensor) -> Tensor:
         """The stream ``x`` after the sublayer said ``y``. Stream, (B, T, D) -> stream"""
+
+    def cost(self, length: int) -> Cost:
+        """What one row of ``length`` tokens costs; the base has every ``nn.Linear`` see each token once."""
+        return _linear_cost(self, length)
 
 
 class Layer(Mixer[S]):

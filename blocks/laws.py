@@ -514,6 +514,8 @@ def norms_each_token_alone(norm: Norm) -> None:
 
 
 def uses_every_parameter_of_features(module: nn.Module) -> None:
+    if not any(p.requires_grad for p in module.parameters()):
+        return
     x = _draw(module, B, T, D)
     y = module(x)
     (y * _draw(module, *y.shape, seed=1)).sum().backward()
