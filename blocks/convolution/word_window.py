@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from blocks.contracts import Cost, Layout, Mask, Memory, Mixer
-from blocks.convolution._line import Recent, line_up, must_look_back, must_read_every_token
+from blocks.convolution._mask import must_be_plain, must_look_back
+from blocks.lines import Recent, line_up, neighbours
 from registry import register
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -50,7 +51,7 @@ class WordWindow(Mixer[Recent]):
         dropout: float = 0.0,
     ) -> None:
         super().__init__(d_model, mask)
-        must_read_every_token(mask, "a word window")
+        must_be_plain(mask, "a word window")
         if size < 1:
             raise ValueError(f"size must be at least 1, but got {size}.")
         d_hidden = d_hidden or d_model
@@ -65,7 +66,8 @@ class WordWindow(Mixer[Recent]):
         self, x: Tensor, layout: Layout, state: Recent | None = None, memory: Memory | None = None
     ) -> tuple[Tensor, Recent | None]:
         line = line_up(x, layout, state)
-        window = torch.cat([line.restore(s) for s in line.shifted(self.back, self.ahead)], dim=-1)
+        words = neighbours(line.x, line.run, self.back, self.ahead)
+        window = torch.cat([line.restore(word) for word in words], dim=-1)  # (B, T, words · D)
         y = self.to_out(self.dropout(self.act(self.to_hidden(window))))
         return y, None if state is None else line.recent(state)
 

@@ -49,11 +49,6 @@ def scan_both_ways(a: Tensor, b: Tensor, layout: Layout) -> Tensor:
     return torch.cat([on, scan_documents(a_back, b_back, layout, reverse=True)], dim=-1)
 
 
-def exact(x: Tensor) -> Tensor:
-    """``x`` in float32 at least: what is kept multiplies up over a whole row."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
-
-
 def scan(a: Tensor, b: Tensor, reverse: bool = False) -> Tensor:
     """``h_t = a_t h_{t-1} + b_t`` along the second axis, from zero; ``reverse``: from ``h_{t+1}``. (B, T, ...)"""
     return b if b.shape[1] == 1 else _scan(a, b, reverse)

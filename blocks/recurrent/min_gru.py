@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from blocks.contracts import Cost, Layout, Mask, Memory, Mixer, State
+from blocks.lines import exact
 from blocks.recurrent._fused import must_look_back, must_read_every_token
-from blocks.recurrent._scan import exact, rounds, scan_both_ways, scan_documents
+from blocks.recurrent._scan import rounds, scan_both_ways, scan_documents
 from registry import register
 
 

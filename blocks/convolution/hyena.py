@@ -1,0 +1,141 @@
+"""Hyena: a convolution as long as the row, between two gates, its weights spoken by a small network of time.
+
+    v, a, b = short convolutions of three linear maps of x
+    y = to_out(b * (h conv (a * v) + skip * (a * v)))        h_k = fade(k) * network(k)
+
+Poli et al. 2023, https://arxiv.org/abs/2302.10866
+van der Hoeven 1997 (convolving online, as the causal form does), https://doi.org/10.1145/258726.258738
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from blocks.contracts import Cost, Layout, Mask, Memory, Mixer, State
+from blocks.convolution._mask import must_be_plain, must_look_back
+from blocks.lines import Recent, convolve, convolve_flops, convolve_near, exact, line_up
+from registry import register
+
+TAPS = 3  # of the short convolutions
+WIDTH = 64  # of the network of time
+FASTEST, SLOWEST, FADED = 0.3, 1.5, 0.01  # of the time scale: where the channels have faded to a hundredth
+
+
+@dataclass(frozen=True, slots=True)
+class HyenaState(State):
+    """All that a long convolution reads again."""
+
+    projected: Recent  # (B, 2, 3 D) what the short convolutions look back at
+    gated: Recent  # (B, capacity, D) what the long one does
+
+
+@register("convolution/hyena")
+class Hyena(Mixer[HyenaState]):
+    """Gated long convolution with filters given by a small network, of order two.
+
+    Args:
+        time_scale: Tokens in which the filters' time goes from 0 to 1; about the length of a row.
+        bands: Sines and cosines by which the network is told the time.
+        frequency: How fast the sines inside the network turn at the start; they are learned.
+        dropout: Probability of dropping a feature before ``to_out`` while training.
+
+    Raises:
+        ValueError: ``time_scale`` or ``bands`` is not positive; the mask is neither plainly causal nor full.
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        mask: Mask,
+        /,
+        *,
+        time_scale: int = 512,
+        bands: int = 8,
+        frequency: float = 10.0,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__(d_model, mask)
+        must_be_plain(mask, "Hyena")
+        if time_scale < 1:
+            raise ValueError(f"time_scale must be at least 1, but got {time_scale}.")
+        if bands < 1:
+            raise ValueError(f"bands must be at least 1, but got {bands}.")
+        self.ahead = 0 if mask.causal else TAPS - 1
+        n_taps = TAPS + self.ahead
+        self.to_in = nn.Linear(d_model, 3 * d_model)
+        self.taps = nn.Parameter((2 * torch.rand(n_taps, 3 * d_model) - 1) / n_taps**0.5)  # oldest first
+        self.filter = Filter(d_model, 1 if mask.causal else 2, time_scale, bands, frequency)
+        self.skip = nn.Parameter(torch.randn(d_model))
+        self.dropout = nn.Dropout(dropout)
+        self.to_out = nn.Linear(d_model, d_model)
+
+    def forward(
+        self, x: Tensor, layout: Layout, state: HyenaState | None = None, memory: Memory | None = None
+    ) -> tuple[Tensor, HyenaState | None]:
+        near = line_up(self.to_in(x), layout, None if state is None else state.projected)
+        mixed = near.restore(convolve_near(near.x, self.taps, near.run, self.ahead))
+        v, a, b = mixed.chunk(3, dim=-1)  # (B, T, D)
+
+        far = line_up(a * v, layout, None if state is None else state.gated)
+        step = state is not None and x.shape[1] == 1
+        read = self._newest(far.x, far.run) if step else far.restore(self._convolved(far.x, far.run))
+        y = self.to_out(self.dropout(b * (read + self.skip * (a * v))))
+        return y, None if state is None else HyenaState(near.recent(state.projected), far.recent(state.gated))
+
+    def empty_state(self, rows: int, capacity: int) -> HyenaState:
+        must_look_back(self.mask, "Hyena")
+        like, D = self.to_out.weight, self.d_model
+        return HyenaState(Recent.empty(like, rows, TAPS - 1, 3 * D), Recent.empty(like, rows, capacity, D))
+
+    def cost(self, length: int) -> Cost:
+        D, directions = self.d_model, 1 if self.mask.causal else 2
+        flops = 2 * length * (4 * D * D + self.filter.weights) + directions * convolve_flops(length, D)
+        state = self.empty_state(1, length).bytes() if self.mask.causal else 0
+        return Cost(sum(p.numel() for p in self.parameters()), flops, state, steps=2, path=2)
+
+    def _convolved(self, u: Tensor, run: Tensor | None) -> Tensor:
+        """The long convolution of a line; under a full mask one from either side. (B, S, D)"""
+        on, *back = self.filter(u.shape[1], u.device)
+        y = convolve(u, on, run)
+        for taps in back:
+            y = y + convolve(u.flip(1), taps, None if run is None else run.flip(1)).flip(1)
+        return y
+
+    def _newest(self, u: Tensor, run: Tensor | None) -> Tensor:
+        """The long convolution at the last place of a line only. (B, 1, D)"""
+        assert run is not None
+        (taps,) = self.filter(u.shape[1], u.device)
+        read = u * (run == run[:, -1:])[..., None] * taps.flip(0)
+        return read.sum(1, keepdim=True).to(u.dtype)
+
+
+class Filter(nn.Module):
+    """The weight of a token, channel by channel and in each direction, by how far away it stands."""
+
+    def __init__(self, d_model: int, directions: int, time_scale: int, bands: int, frequency: float) -> None:
+        super().__init__()
+        self.time_scale, self.bands, self.directions = time_scale, bands, directions
+        self.layers = nn.ModuleList([nn.Linear(1 + 2 * bands, WIDTH), nn.Linear(WIDTH, WIDTH)])
+        self.frequency = nn.Parameter(torch.full((len(self.layers), WIDTH), frequency))
+        self.to_taps = nn.Linear(WIDTH, directions * d_model, bias=False)
+
+    def forward(self, length: int, device: torch.device) -> tuple[Tensor, ...]:
+        """The weights of ``length`` distances, nearest first; a tensor a direction. (length, D)"""
+        dtype = exact(self.frequency).dtype
+        time = torch.arange(length, device=device, dtype=dtype)[:, None] / self.time_scale  # of distances, not places
+        angle = 2 * math.pi * time * torch.arange(1, self.bands + 1, device=device, dtype=dtype)
+        h = torch.cat([time, angle.cos(), angle.sin()], dim=-1).to(self.frequency.dtype)
+        for layer, frequency in zip(self.layers, self.frequency, strict=True):
+            h = torch.sin(frequency * layer(h))
+        rate = torch.linspace(1 / FASTEST, 1 / SLOWEST, self.to_taps.out_features // self.directions, device=device)
+        fade = torch.exp(math.log(FADED) * time * rate.to(dtype))  # (length, D)
+        return tuple(taps * fade for taps in self.to_taps(h).chunk(self.directions, dim=-1))
+
+    @property
+    def weights(self) -> int:
+        """Multiply-adds for one distance."""
+        return sum(p.numel() for name, p in self.named_parameters() if name.endswith("weight"))
