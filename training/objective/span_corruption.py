@@ -27,7 +27,7 @@ class SpanCorruption(Objective):
     """The spans that were cut out of a window, from what is left of it.
 
     Every window of one length is cut in the same number of spans of the same total length, so that a batch needs no
-    padding. The source ends in eos, like the target.
+    padding. As in the authors' program a window begins with what is kept and ends in a span.
 
     Args:
         rate: Share of a window's tokens that are cut out.
