@@ -8,7 +8,6 @@ does not know that it does.
 
 from __future__ import annotations
 
-import copy
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -16,7 +15,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.flop_counter import FlopCounterMode
 
 from blocks.contracts import PAD, AttentionPosition, Layout, Mask, Scratch
 
@@ -70,11 +68,12 @@ def pattern_of(mask: Mask, dense: bool, length: int) -> Pattern | None:
 
     A policy's own blocks are meant for rows that are one document; a window holds in packed rows too.
     """
-    options = [mask.blocks] if dense and mask.blocks is not None else []
-    options += [band(mask.window, mask.causal)] if mask.window is not None else []
-    best = min(options, key=lambda p: _pairs(p, length), default=None)
-    # Gathering costs as well: blocks pay when they leave out more than a third.
-    return best if best is not None and 1.5 * _pairs(best, length) <= length * length else None
+    best, least = None, length * length
+    for pattern in (mask.blocks if dense else None, None if mask.window is None else band(mask.window, mask.causal)):
+        # Gathering costs as well: blocks pay when they leave out more than a third.
+        if pattern is not None and (made := _pairs(pattern, length)) * 3 <= 2 * least:
+            best, least = pattern, made
+    return best
 
 
 def _pairs(pattern: Pattern, length: int) -> int:
@@ -362,11 +361,11 @@ def pairs(mask: Mask, length: int) -> int:
     return length * length if pattern is None else _pairs(pattern, length)
 
 
-def lowering(mask: Mask, kernel: str) -> str:
+def lowering(mask: Mask, kernel: str, biased: bool = False) -> str:
     """How long whole rows are read under ``mask``: native, or a dense fallback that computes every pair."""
     if mask.plain and not mask.causal:
         form = "native: everything is seen"
-    elif mask.plain and kernel != "eager":
+    elif mask.plain and kernel != "eager" and not biased:
         form = "native: is_causal"
     elif mask.blocks is not None:
         form = "native: blocks"
@@ -377,23 +376,14 @@ def lowering(mask: Mask, kernel: str) -> str:
     return f"{form} ({kernel})"
 
 
-def bias_flops(position: AttentionPosition, mask: Mask, length: int, n_heads: int, head_dim: int, groups: int) -> int:
-    """Matrix products inside a position's hooks, counted: a position declares no cost of its own."""
-    if not position.acts & {"bias", "value_bias"}:
-        return 0
-    layout = Layout.full(1, length, "meta")
-    layout = layout._replace(heads=torch.zeros_like(layout.position))
-    view = see(mask, layout)
-    ghost = copy.deepcopy(position).to("meta")
-    dtype = next((p.dtype for p in ghost.parameters()), torch.float32)
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        for v in (view, *((view.wide,) if view.wide else ())):
-            (B, T), S = v.queries.position.shape, v.keys.position.shape[1]
-            q = torch.empty(B, T, n_heads, head_dim, device="meta", dtype=dtype)
-            k = torch.empty(B, S, groups, head_dim, device="meta", dtype=dtype)
-            ghost.bias(q, k, v.queries, v.keys)
-            ghost.value_bias(torch.empty(B, n_heads, T, S, device="meta", dtype=dtype), v.queries, v.keys)
-    return counter.get_total_flops()  # type: ignore[no-any-return]
+def bias_flops(position: AttentionPosition, mask: Mask, length: int) -> int:
+    """Matrix products in a position's bias and value bias, in one whole row."""
+    pattern = None if mask.plain else pattern_of(mask, True, length)
+    if pattern is None:
+        return position.flops(length, length)
+    n, wide = -(-length // pattern.size), min(pattern.wide, length)
+    inside = n * position.flops(pattern.size, pattern.size * pattern.table(n).shape[1])
+    return inside + (position.flops(wide, length) if wide else 0)
 
 
 # Parts of scores -------------------------------------------------------------------------------------------------

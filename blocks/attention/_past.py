@@ -23,11 +23,12 @@ class Past(State):
     position: Tensor  # (B, C + 1)
     document: Tensor  # (B, C + 1), PAD where nothing is kept
     count: Tensor  # (B,) real tokens so far
+    heads: Tensor | None = None  # (B, C), syntactic heads of a memory's tokens
 
     @property
     def layout(self) -> Layout:
         """Where the slots' tokens sit."""
-        return Layout(self.position, self.document)
+        return Layout(self.position, self.document, heads=self.heads)
 
     @property
     def unread(self) -> bool:
@@ -37,7 +38,7 @@ class Past(State):
     def hold(self, new: tuple[Tensor, ...], layout: Layout) -> Past:
         """A memory's tokens, once and for all."""
         kept = tuple(t.to(old.dtype) for t, old in zip(new, self.kept, strict=True))
-        return Past(kept, layout.position, layout.document, layout.real.sum(1))
+        return Past(kept, layout.position, layout.document, layout.real.sum(1), layout.heads)
 
     def append(
         self, new: tuple[Tensor, ...], layout: Layout, mask: Mask

@@ -137,12 +137,12 @@ class Reading(nn.Module):
 
     def lowering(self) -> str:
         """How long rows are read: natively, or by computing every pair."""
-        return lowering(self.mask, self.kernel)
+        return lowering(self.mask, self.kernel, "bias" in self.position.acts)
 
-    def flops(self, length: int, groups: int, value_dim: int) -> int:
+    def flops(self, length: int, value_dim: int) -> int:
         """Products of queries with keys and of weights with values, in one row."""
         n = pairs(self.mask, length)
-        inside = bias_flops(self.position, self.mask, length, self.n_heads, self.head_dim, groups)
+        inside = bias_flops(self.position, self.mask, length)
         return 2 * n * self.n_heads * (self.head_dim + value_dim) + inside
 
 
