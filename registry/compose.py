@@ -12,6 +12,7 @@ import json
 import os
 import re
 import sys
+import textwrap
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -47,6 +48,30 @@ SHOWING = ("--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info",
 
 WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd")
 """Flags that are followed by a word."""
+
+
+HELP = """\
+Blockwright composes a sequence model from named blocks, trains it and says what it was worth.
+
+    python train.py                                             a small decoder on real text
+    python train.py attention=gqa position=alibi ffn=geglu      other blocks, by name
+    python train.py model=encoder_decoder mixer=lstm decoder/cross_attention=mha
+    python train.py decoder.pattern=[local,local,global] decoder.variants.local.mask=window
+    python train.py plugins=[./my_block.py] attention=my_block
+    python train.py -m attention=mha,gqa position=rope,alibi seed=1,2,3
+
+    python -m registry list                     every name, by family
+    python -m registry show attention/gqa       its choices, sources and cost
+    python -m registry new attention my_block   a file to start from
+
+What can be chosen (slot=name), each also for one stack (decoder/attention=gqa):
+
+{groups}
+
+Everything else is set by its path (decoder.n_layers=2 optimizer.lr=3e-4); --cfg job shows the whole config.
+-m runs every combination of values that are separated by commas.
+Tab completion: eval "$(python train.py -sc install=bash)"
+"""
 
 
 @dataclass(frozen=True)
@@ -145,7 +170,7 @@ class _Launch:
 
     def run(self, words: list[str]) -> int:
         flags, overrides = split_words(words)
-        if any(f.partition("=")[0] in SHOWING for f in flags):
+        if any(f.partition("=")[0] in SHOWING for f in flags):  # nothing runs
             return self._show(flags, overrides)
         overrides = expand_rerun(overrides)
         self.plugins = self.load(plugins_in(overrides))
@@ -163,19 +188,21 @@ class _Launch:
             return status
         return self.finish(self.records) if self.many else self.records[0].status
 
-    def _show(self, flags: list[str], overrides: list[str]) -> int:
+    def _show(self, flags: list[str], words: list[str]) -> int:
         """Help, completion, the config: from the files of our blocks, without importing them."""
-        completing = os.environ.get("COMP_LINE", "").split()
-        named = plugins_in([w for w in (*overrides, *completing) if w.lstrip("+").startswith("plugins=")], strict=False)
-        if self.registry is REGISTRY:
-            known: dict[str, Known] = {e.name: e for e in builtin()}
-            if named:
-                self.load(named)
-        else:
-            known = {}
+        completing = any(f in ("-sc", "--shell-completion") for f in flags)
+        typed = os.environ.get("COMP_LINE", "").split() if completing else words
+        known: dict[str, Known] = {e.name: e for e in builtin()} if self.registry is REGISTRY else {}
+        named = plugins_in([w for w in typed if w.lstrip("+").startswith("plugins=")], strict=False)
+        if named:
+            self.load(named)
         known |= {n: self.registry[n] for n in self.registry.names()}
+        if any(f in ("-h", "--help") for f in flags):
+            with stored(options(known.values())) as groups:
+                print(help_text(groups), end="")
+            return 0
         with stored(options(known.values(), in_full=True)) as groups:
-            return self._compose(flags, prepare(overrides, groups, strict=False)) or 0
+            return self._compose(flags, words if completing else prepare(words, groups, strict=False)) or 0
 
     def _compose(self, flags: list[str], overrides: list[str]) -> int | None:
         """Let Hydra compose and call ``_task``. The status, if Hydra ended by itself."""
@@ -220,6 +247,8 @@ class _Launch:
 
     def _made(self, config: DictConfig, words: list[str], folder: Path, number: int | None) -> Job:
         known = [str(k) for k in OmegaConf.load(CONF / "config.yaml")]
+        if number is None and HydraConfig.get().sweeper.get("params"):
+            raise ConfigError("sweep: a sweep must be run as many jobs, but -m is missing: python train.py -m ...")
         resolved = trace(plain(config), self.registry, known)
         as_composed: dict[str, Any] = OmegaConf.to_container(config)  # type: ignore[assignment]
         spec, written = told(resolved.spec), told(resolved.spec, secrets=False)
@@ -469,6 +498,16 @@ def stored(made: Iterable[Option]) -> Iterator[dict[str, list[str]]]:
 def _open(node: dict[str, Any]) -> DictConfig:
     """A section that takes any key: what is unknown in it is our business, and said in our words."""
     return DictConfig(node, flags={"struct": False})
+
+
+def help_text(groups: dict[str, list[str]]) -> str:
+    """What ``--help`` says."""
+    rows = {group: ", ".join(sorted(names)) for group, names in groups.items() if "/" not in group}
+    width = max(map(len, rows))
+    lines = [textwrap.wrap(names, 110 - width) for _, names in sorted(rows.items())]
+    blocks = [f"\n{' ' * (width + 4)}".join(wrapped) for wrapped in lines]
+    shown = [f"  {group:{width}}  {block}" for group, block in zip(sorted(rows), blocks, strict=True)]
+    return HELP.replace("{groups}", "\n".join(shown))
 
 
 def reserve(runs: Path, name: str) -> Path:

@@ -60,7 +60,7 @@ def options(entries: Iterable[Known], in_full: bool = False) -> Iterator[Option]
                 yield Option(group, word, {"name": word})
             for entry in entries:
                 if entry.family in families:
-                    yield Option(group, entry.short, _node(entry, in_full))
+                    yield Option(group, entry.short, _node(entry, in_full and group == slot))
     for model in models:
         sections = {stack: _section(in_full) for stack in _stacks(model)}
         parts = [*sections, *MODEL_SLOTS]

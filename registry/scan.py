@@ -6,6 +6,7 @@ Help and tab completion answer in a moment because of this: importing the blocks
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,7 +64,7 @@ def _choices(node: ast.ClassDef | ast.FunctionDef, defaults: dict[str, Any], doc
     for argument, default in zip(maker.args.kwonlyargs, maker.args.kw_defaults, strict=True):
         kind = ast.unparse(argument.annotation) if argument.annotation else ""
         value = defaults.get(argument.arg, MISSING if default is None else _literal(default))
-        families = ("stack",) if kind == "Factory[Stack]" else ()
+        families = ("stack",) if re.match(r"Factory\[Stack\b", kind) else ()
         choices[argument.arg] = Choice(argument.arg, kind, value, docs.get(argument.arg, ""), families)
     return choices
 
