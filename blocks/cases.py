@@ -149,12 +149,24 @@ def cases(name: str, thorough: bool = False) -> Iterator[Case]:
             site = Site(causal=True, max_length=64, depth=1, n_layers=3, decoder_layers=3)
             yield Case(entry.short, lambda: factory({"name": name}, ("residual",))(D, site))
         yield from _in_a_stack(entry)
-    elif kind in ("embedding", "head"):
+    elif kind == "embedding":
         yield Case(entry.short, lambda: factory(name)(V, D))
+    elif kind == "head":
+        yield Case(entry.short, lambda: _head_of(name))
     elif kind == "model":
         yield Case(entry.short, lambda: model_of(name))
     elif kind == "init":
         yield Case(f"decoder_only {entry.short}", lambda: model_of(init=name))
+
+
+def _head_of(name: str) -> nn.Module:
+    """A head that stands alone, or one that shares the table of an embedding because it can not."""
+    head = factory(name)(V, D)
+    try:
+        head.stand_alone()
+    except ValueError:
+        head.tie(factory("embedding/token")(V, D))
+    return head  # type: ignore[no-any-return]
 
 
 def _in_a_stack(entry: Entry) -> Iterator[Case]:

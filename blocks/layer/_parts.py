@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from blocks.contracts import Attention, AttentionPosition, Cost, Mask, Mixer, Residual, Site
+from blocks.contracts import Attention, AttentionPosition, Cost, Mask, Memory, Mixer, Residual, Site, State
 from registry import Factory
+
+
+@dataclass(frozen=True, slots=True)
+class LayerState(State):
+    """What each sublayer remembers; None where there is no such sublayer."""
+
+    mixer: State
+    cross_attention: State | None
+    ffn: State | None
 
 
 def build_mask(mask: Factory[Mask], site: Site) -> Mask:
@@ -43,16 +53,18 @@ def build_mixer(
 
 
 def build_cross_attention(
-    attention: Factory[Attention[Any]],
+    attention: Factory[Attention[Any]] | None,
     d_model: int,
     position: Factory[AttentionPosition] | None,
     site: Site,
-) -> Attention[Any]:
-    """What reads the memory: nothing of one document is hidden from it.
+) -> Attention[Any] | None:
+    """What reads the memory, if anything does: nothing of one document is hidden from it.
 
     Raises:
         ValueError: It can not read a memory.
     """
+    if attention is None:
+        return None
     kind = class_of(attention)
     if not issubclass(kind, Attention):
         raise ValueError(f"cross_attention must be an attention, which can read a memory, but got {kind.__name__}.")
@@ -86,13 +98,19 @@ def class_of(factory: Callable[..., Any]) -> type:
     return factory if inspect.isclass(factory) else Mixer
 
 
-def streams_of(*residuals: Residual | None) -> int:
+def must_meet(cross_attention: Attention[Any] | None, memory: Memory | None) -> None:
+    """Raises ``ValueError`` where a layer that reads a memory got none, or one that does not got one."""
+    if (cross_attention is None) != (memory is None):
+        raise ValueError("a memory and a cross-attention must come together, but got only one.")
+
+
+def streams_of(residuals: Iterable[Residual]) -> int:
     """How many streams the residuals of a layer tie to.
 
     Raises:
         ValueError: They do not agree.
     """
-    streams = {r.streams for r in residuals if r is not None}
+    streams = {residual.streams for residual in residuals}
     if len(streams) > 1:
         raise ValueError(f"residuals of one layer must agree on streams, but got {sorted(streams)}.")
     return streams.pop()

@@ -6,7 +6,6 @@ Vaswani et al. 2017, https://arxiv.org/abs/1706.03762
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
@@ -23,27 +22,19 @@ from blocks.contracts import (
     Mixer,
     Residual,
     Site,
-    State,
 )
 from blocks.layer._parts import (
+    LayerState,
     build_cross_attention,
     build_mask,
     build_mixer,
     check_memory,
+    must_meet,
     streams_of,
     total,
 )
 from registry import Factory, register
 from registry.errors import Refusals
-
-
-@dataclass(frozen=True, slots=True)
-class LayerState(State):
-    """What each sublayer remembers; None where there is no such sublayer."""
-
-    mixer: State
-    cross_attention: State | None
-    ffn: State | None
 
 
 @register("layer/sequential")
@@ -85,23 +76,21 @@ class Sequential(Layer[LayerState]):
         self.mixer_residual = parts.build(residual, d_model, site)
         self.mixer = parts.build(build_mixer, mixer, d_model, self.mask, position, site)
         self.cross_residual: Any = None
-        self.cross_attention: Any = None
+        self.cross_attention = parts.build(build_cross_attention, cross_attention, d_model, cross_position, site)
         if cross_attention is not None:
             self.cross_residual = parts.build(residual, d_model, site)
-            self.cross_attention = parts.build(build_cross_attention, cross_attention, d_model, cross_position, site)
         self.ffn = parts.build(ffn, d_model)
         self.ffn_residual: Any = None if self.ffn is None else parts.build(residual, d_model, site)
         parts.judge()
 
-        last = self.ffn_residual or self.cross_residual or self.mixer_residual
-        self.final_norm = last.final_norm
-        self.streams = streams_of(self.mixer_residual, self.cross_residual, self.ffn_residual)
+        residuals = [residual for residual, _ in self.sublayers()]
+        self.final_norm = residuals[-1].final_norm
+        self.streams = streams_of(residuals)
 
     def forward(
         self, x: Tensor, layout: Layout, state: LayerState | None = None, memory: Memory | None = None
     ) -> tuple[Tensor, LayerState | None]:
-        if (self.cross_attention is None) != (memory is None):
-            raise ValueError("a memory and a cross-attention must come together, but got only one.")
+        must_meet(self.cross_attention, memory)
         mixed, crossed, thought = (None,) * 3 if state is None else (state.mixer, state.cross_attention, state.ffn)
 
         y, mixed = self.mixer(self.mixer_residual.read(x), layout, mixed)
@@ -130,6 +119,5 @@ class Sequential(Layer[LayerState]):
             yield self.ffn_residual, self.ffn
 
     def cost(self, length: int) -> Cost:
-        mixed = self.mixer.cost(length)
-        others = [part.cost(length) for part in (self.cross_attention, self.ffn) if part is not None]
-        return total(self, mixed, *others, path=mixed.path)
+        parts = [part.cost(length) for pair in self.sublayers() for part in pair]  # type: ignore[operator]
+        return total(self, *parts, path=self.mixer.cost(length).path)

@@ -1,8 +1,14 @@
-"""Depth: layers one after another, positions at the foot, a norm at the top where the last layer wants one."""
+"""Depth: layers one after another, positions at the foot, a norm at the top where the last layer wants one.
+
+One block, two names: a looped stack runs its layers several times with the same weights.
+
+Dehghani et al. 2018, https://arxiv.org/abs/1807.03819
+Lan et al. 2019, https://arxiv.org/abs/1909.11942
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,17 +22,19 @@ from registry import Factory, register
 
 @dataclass(frozen=True, slots=True)
 class StackState(State):
-    """What each layer remembers."""
+    """What each layer remembers of each pass."""
 
     layers: tuple[State, ...]
 
 
+@register("stack/looped", norm="norm/rms", passes=2)
 @register("stack/plain", norm="norm/rms")
-class Plain(Stack[StackState]):
-    """Layers one after another, each with parameters of its own.
+class Layers(Stack[StackState]):
+    """Layers one after another, from foot to top, once or several times.
 
     Args:
         layers: The layers, from the foot up.
+        passes: How often the stream goes through all of them; each pass has a state of its own.
         norm: The norm after the last layer, where its residual leaves the stream without one.
         position: What is added at the foot so that the stream knows order. None: nothing.
         dropout: Probability of dropping a feature of the stream at the foot while training.
@@ -34,7 +42,7 @@ class Plain(Stack[StackState]):
 
     Raises:
         ValueError: Layers or positions refuse to be built (all their reasons are given), there is no
-            layer, or they do not tie to equally many streams.
+            layer or no pass, or the layers do not tie to equally many streams.
     """
 
     def __init__(
@@ -45,13 +53,17 @@ class Plain(Stack[StackState]):
         *,
         layers: list[Factory[Layer[Any]]],
         norm: Factory[Norm],
+        passes: int = 1,
         position: list[Factory[EmbeddingPosition]] | None = None,
         dropout: float = 0.0,
         checkpoint: bool = False,
     ) -> None:
         super().__init__(d_model, site, Mask(site.causal))
+        if passes < 1:
+            raise ValueError(f"passes must be at least 1, but got {passes}.")
+        self.passes = passes
         self.checkpoint = checkpoint
-        built = build_layers(layers, d_model, site)
+        built = build_layers(layers, d_model, site, passes)
         self.foot = Foot(position, dropout, d_model, site, built[0].streams)
         self.layers: Iterable[Any] = nn.ModuleList(built)
         self.norm = norm(d_model) if built[-1].final_norm else nn.Identity()
@@ -64,7 +76,7 @@ class Plain(Stack[StackState]):
         after = []
 
         x = self.foot(x, layout)
-        for i, layer in enumerate(self.layers):
+        for i, layer in enumerate(self._through()):
             if rerun:
                 x = rerun_layer(layer, x, layout, memory)
             else:
@@ -74,7 +86,11 @@ class Plain(Stack[StackState]):
         return self.norm(x), None if state is None else StackState(tuple(after))
 
     def empty_state(self, rows: int, capacity: int) -> StackState:
-        return StackState(tuple(layer.empty_state(rows, capacity) for layer in self.layers))
+        return StackState(tuple(layer.empty_state(rows, capacity) for layer in self._through()))
 
     def cost(self, length: int) -> Cost:
-        return total(self, (layer.cost(length) for layer in self.layers))
+        return total(self, (layer.cost(length) for layer in self._through()))
+
+    def _through(self) -> Iterator[Any]:
+        """Each layer, as often as the stream goes through it."""
+        return (layer for _ in range(self.passes) for layer in self.layers)
