@@ -23,9 +23,11 @@ def naive(
         assert bias.shape[0] in (1, len(q))
         assert bias.shape[1:] == scores.shape[1:]
         assert bias.isfinite().all()
-        scores = scores + bias
+        scores = scores + bias.to(scores.dtype)
     allowed = Mask(causal)(queries, layout)[:, None]
-    weights = scores.masked_fill(~allowed, -1e30).softmax(dim=-1) * allowed.any(-1, keepdim=True)
+    weights = scores.masked_fill(~allowed, torch.finfo(scores.dtype).min).softmax(dim=-1) * allowed.any(
+        -1, keepdim=True
+    )
     out = torch.einsum("bhts,bshk->bthk", weights, values)
     extra = position.value_bias(weights, queries, layout)
     return out if extra is None else out + extra
