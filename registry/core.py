@@ -132,7 +132,7 @@ class Bound(functools.partial):  # type: ignore[type-arg]
         except ConfigError:
             raise
         except ValueError as refusal:
-            raise ConfigError(f"{self.path}: {refusal}") from refusal
+            raise ConfigError("\n".join(f"{self.path}: {line}" for line in str(refusal).splitlines())) from refusal
 
 
 class Registry:

@@ -1,0 +1,137 @@
+"""What is there, what it can do, and a start for what is not there yet.
+
+python -m registry list [family ...]                every name, by family
+python -m registry show attention/gqa               choices, sources, cost, how to use it
+python -m registry new attention my_attention       print a file that works as it stands [like another block]
+python -m registry check my_block | ./my_block.py   run the laws, a line a law
+python -m registry matrix [mixer ...] [--all]       what combines with what; --all: a line each
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from registry import plugins
+from registry.compose import report
+from registry.core import REGISTRY
+from registry.errors import BlockwrightError, ConfigError
+from registry.new import template
+from registry.show import grids, overview, page
+from registry.values import guess
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; the exit status."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    commands = {"list": names, "show": show, "new": new, "check": check, "matrix": matrix}
+    if not words or words[0] in ("-h", "--help"):
+        print(__doc__)
+        return 0
+    try:
+        if words[0] not in commands:
+            raise ConfigError(
+                f"no command is named {words[0]!r}{guess(words[0], commands)} There are: {', '.join(commands)}."
+            )
+        return commands[words[0]](words[1:])
+    except BlockwrightError as error:
+        report(error)
+        return error.status
+    except BrokenPipeError:  # the reader of our output has seen enough
+        sys.stderr.close()
+        return 0
+
+
+def names(families: list[str]) -> int:
+    """Every name, by family."""
+    plugins.load()
+    known = REGISTRY.families()
+    for family in families:
+        if family not in known:
+            raise ConfigError(
+                f"list: no family is named {family!r}{guess(family, known)} There are: {', '.join(known)}."
+            )
+    from blocks.matrix import abilities
+
+    print(overview(families or known, abilities))
+    return 0
+
+
+def show(wanted: list[str]) -> int:
+    """All about some names."""
+    if not wanted:
+        raise ConfigError("show: a name must be given, as in show attention/gqa.")
+    plugins.load()
+    for word in wanted:
+        found = [n for n in REGISTRY.names() if word in (n, REGISTRY[n].short)]
+        if not found:
+            near = guess(word, [*REGISTRY.names(), *(REGISTRY[n].short for n in REGISTRY.names())])
+            raise ConfigError(f"show: no block is named {word!r}{near}")
+        for name in found:
+            print(page(REGISTRY[name]))
+            print()
+    return 0
+
+
+def new(words: list[str]) -> int:
+    """Print a block file to start from."""
+    if not 2 <= len(words) <= 3:
+        raise ConfigError("new: a family and a name must be given, as in new attention my_attention.")
+    plugins.load()
+    print(template(*words), end="")
+    return 0
+
+
+def check(words: list[str]) -> int:
+    """Run the laws on names, or on every block that a file registers."""
+    if not words:
+        raise ConfigError("check: a name or a file must be given, as in check ./my_block.py.")
+    plugins.load()
+    before = set(REGISTRY.names())
+    wanted: list[str] = []
+    for word in words:
+        if word.endswith(".py") or ("/" in word and word not in before):
+            module = plugins.load_one(word)
+            made = [n for n in REGISTRY.names() if n not in before]
+            if not made:
+                raise ConfigError(f"check: {module} must register a block that is not there yet, but registers none.")
+            wanted += made
+        else:
+            found = [n for n in before if word in (n, REGISTRY[n].short)]
+            if not found:
+                raise ConfigError(f"check: no block is named {word!r}{guess(word, sorted(before))}")
+            wanted += sorted(found)
+    from blocks.cases import check as verdicts
+
+    broken = 0
+    for name in dict.fromkeys(wanted):
+        for verdict in verdicts(name):
+            mark = {True: "ok     ", False: "BROKEN ", None: "refused"}[verdict.ok]
+            print(
+                f"{mark}  {name}  {verdict.case}: {verdict.law.replace('_', ' ')}{verdict.says and f': {verdict.says}'}"
+            )
+            broken += verdict.ok is False
+    print(f"{broken} broken" if broken else "all laws hold")
+    return 1 if broken else 0
+
+
+def matrix(words: list[str]) -> int:
+    """What combines with what."""
+    plugins.load()
+    from blocks.matrix import rows
+
+    mixers = [
+        REGISTRY.find(w, ("attention", "linear", "recurrent", "convolution"), "matrix").name
+        for w in words
+        if w != "--all"
+    ]
+    if "--all" in words:
+        for row in rows(mixers):
+            print("  ".join(row))
+    else:
+        print(grids(rows(mixers)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,187 @@
+"""What the registry knows, as tables for a terminal."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+import textwrap
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from registry.core import MISSING, MIXERS, REGISTRY, Choice, Entry
+from registry.slots import LAYER_SLOTS, MODEL_SLOTS, RUN_LISTS, RUN_SLOTS, STACK_SLOTS
+from registry.values import spoken
+
+WIDTH = 118
+"""Columns of a terminal."""
+
+D_MODEL, LENGTH = 256, 1024
+"""Where costs are shown."""
+
+
+def overview(families: Iterable[str], able: Callable[[str], list[str]] | None = None) -> str:
+    """All names by family, a line each, with what they can do."""
+    families = list(families)
+    names = [n for f in families for n in REGISTRY.names(f)]
+    width = max((len(REGISTRY[n].short) for n in names), default=0)
+    lines = []
+    for family in families:
+        lines.append(f"{family}  ({_how(family)})")
+        for name in REGISTRY.names(family):
+            entry = REGISTRY[name]
+            can = f" [{', '.join(able(name))}]" if able and family in MIXERS else ""
+            lines += textwrap.wrap(
+                f"{entry.doc}{can}",
+                WIDTH,
+                initial_indent=f"  {entry.short:{width}}  ",
+                subsequent_indent=" " * (width + 4),
+            )
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _how(family: str) -> str:
+    """How a block of a family is chosen."""
+    if family in MIXERS and family != "attention":
+        return "mixer=..."
+    if family == "attention":
+        return "attention=... cross_attention=... or mixer=..."
+    slots = {**STACK_SLOTS, **MODEL_SLOTS, **RUN_SLOTS, "model": ("model",)}
+    chosen = [slot for slot, families in slots.items() if family in families]
+    if chosen:
+        return " ".join(f"{slot}=..." for slot in chosen)
+    several = [key for key, families in RUN_LISTS.items() if family in families]
+    return f"{several[0]}=[...]" if several else "a choice of other blocks"
+
+
+def page(entry: Entry) -> str:
+    """All about one name: choices, sources, cost, and how to use it."""
+    doc = inspect.getdoc(entry.constructor) or ""
+    head = [f"{entry.name}: {entry.doc}", f"{_near(entry.where)}"]
+    told = _prose(doc)
+    sources = _sources(entry)
+    rows = [_choice(c) for c in entry.choices.values()]
+    parts = [*head, "", *told]
+    if rows:
+        widths = [max(len(row[i]) for row in rows) for i in range(2)]
+        parts.append("Choices")
+        for name, default, kind, says in rows:
+            indent = f"  {name:{widths[0]}}  {default:{widths[1]}}  "
+            parts += textwrap.wrap(
+                f"{says} ({kind})", WIDTH, initial_indent=indent, subsequent_indent=" " * len(indent)
+            )
+        parts.append("")
+    if sources:
+        parts += ["Sources", *(f"  {s}" for s in sources), ""]
+    parts += [*_cost(entry), "Use", *(f"  {line}" for line in _examples(entry))]
+    return "\n".join(parts)
+
+
+def _prose(doc: str) -> list[str]:
+    """The paragraphs of a docstring between its first line and its sections."""
+    rest = doc.partition("\n")[2].strip("\n")
+    rest = re.split(r"^(?:Args|Raises|Returns):$", rest, maxsplit=1, flags=re.MULTILINE)[0].strip("\n")
+    return [*(f"  {line}".rstrip() for line in rest.splitlines()), ""] if rest else []
+
+
+def _sources(entry: Entry) -> list[str]:
+    module = sys.modules.get(entry.constructor.__module__)
+    lines = (inspect.getdoc(module) or "").splitlines() if module else []
+    return [line for line in lines[1:] if "http" in line]
+
+
+def _choice(choice: Choice) -> tuple[str, str, str, str]:
+    default = (
+        "must be told" if choice.default is MISSING else f"= {'null' if choice.default is None else choice.default}"
+    )
+    return choice.name, default, spoken(choice.type), choice.doc or "-"
+
+
+def _near(where: str) -> str:
+    return where.replace(f"{sys.path[0]}/", "") if sys.path[0] else where
+
+
+def _cost(entry: Entry) -> list[str]:
+    """What a mixer or a feed-forward costs, from its own declaration."""
+    if entry.family not in (*MIXERS, "ffn"):
+        return []
+    from blocks.contracts import Mask  # only where something is built
+
+    for causal in (True, False):
+        facts: tuple[Any, ...] = (D_MODEL,) if entry.family == "ffn" else (D_MODEL, Mask(causal))
+        try:
+            block = REGISTRY.factory(entry.name)(*facts, *([None] if entry.family == "attention" else []))
+            cost = block.cost(LENGTH)
+        except ValueError:
+            continue
+        return [
+            f"Cost of {LENGTH} tokens at d_model={D_MODEL}" + ("" if causal else ", both ways"),
+            f"  parameters {cost.parameters:,}, FLOPs {cost.flops:,}, state {cost.state_bytes:,} bytes, "
+            f"sequential steps {cost.steps:,}, longest path {cost.path:,}",
+            "",
+        ]
+    return []
+
+
+def _examples(entry: Entry) -> list[str]:
+    slots = {**LAYER_SLOTS, "stack": ("stack",), **MODEL_SLOTS, **RUN_SLOTS, "model": ("model",)}
+    slot = "attention" if entry.family == "attention" else "mixer" if entry.family in MIXERS else ""
+    slot = slot or next((s for s, families in slots.items() if entry.family in families), "")
+    if not slot:
+        several = [key for key, families in RUN_LISTS.items() if entry.family in families]
+        return (
+            [f"python train.py {several[0]}=[{entry.short}]"] if several else [f"{entry.short}, as a choice of others"]
+        )
+    model = "model=encoder_only " if entry.family in MIXERS and not _causal(entry) else ""
+    plain = [
+        c for c in entry.choices.values() if isinstance(c.default, int | float) and not isinstance(c.default, bool)
+    ]
+    more = f" {slot}.{plain[0].name}={plain[0].default}" if plain else ""
+    must = "".join(f" {slot}.{c.name}=..." for c in entry.choices.values() if c.default is MISSING and not c.families)
+    return [f"python train.py {model}{slot}={entry.short}{must}{more}"]
+
+
+def _causal(entry: Entry) -> bool:
+    from blocks.matrix import abilities
+
+    return "causal" in abilities(entry.name)
+
+
+def grids(rows: Iterable[Any]) -> str:
+    """The matrix of what combines with what, a grid a slot, and the reasons of refusals."""
+    rows = list(rows)
+    marks = {"native": "native", "dense": "dense", "refused": "-"}
+    lines = ["native: as cheap as its rule; dense: every pair is computed; -: refused, with the reason below", ""]
+    for slot in dict.fromkeys(r.slot for r in rows):
+        here = [r for r in rows if r.slot == slot]
+        plain = "mask/full" if slot != "decoder" else "mask/causal"
+        preferred = {r.mixer: r.position for r in reversed(here)}
+        preferred |= {r.mixer: r.position for r in here if r.position == "position/none"}
+        by_mask = [r for r in here if r.position == preferred[r.mixer]]
+        lines += _grid(f"{slot}: mixer and mask", by_mask, lambda r: r.mask, marks)
+        by_position = [r for r in here if r.mask == plain and r.mixer.startswith("attention/")]
+        if slot != "cross_attention" and by_position:
+            lines += _grid(f"{slot}: attention and position, {plain}", by_position, lambda r: r.position, marks)
+    reasons: dict[str, list[Any]] = {}
+    for row in rows:
+        if row.verdict == "refused":
+            reasons.setdefault(row.says, []).append(row)
+    lines.append("Refused because")
+    for reason, of in sorted(reasons.items()):
+        who = ", ".join(dict.fromkeys(f"{r.mixer.partition('/')[2]}" for r in of))
+        lines += textwrap.wrap(reason, WIDTH, initial_indent="  ", subsequent_indent="  ")
+        lines += textwrap.wrap(who, WIDTH, initial_indent="      ", subsequent_indent="      ")
+    return "\n".join(lines)
+
+
+def _grid(title: str, rows: list[Any], column: Callable[[Any], str], marks: dict[str, str]) -> list[str]:
+    columns = list(dict.fromkeys(column(r) for r in rows))
+    heads = [c.partition("/")[2] for c in columns]
+    width = max(len(r.mixer.partition("/")[2]) for r in rows)
+    cells = {(r.mixer, column(r)): marks[r.verdict] for r in rows}
+    lines = [title, f"  {'':{width}}  " + "  ".join(f"{h:>{max(6, len(h))}}" for h in heads)]
+    for mixer in dict.fromkeys(r.mixer for r in rows):
+        row = "  ".join(f"{cells.get((mixer, c), ''):>{max(6, len(h))}}" for c, h in zip(columns, heads, strict=True))
+        lines.append(f"  {mixer.partition('/')[2]:{width}}  {row}".rstrip())
+    return [*lines, ""]
