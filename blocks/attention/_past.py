@@ -101,7 +101,7 @@ def empty_past(rows: int, capacity: int, mask: Mask, like: Tensor, *shapes: tupl
         )
     slots = 0 if capacity == 0 else 1 + (capacity if mask.window is None else min(capacity, mask.window))
     dtype = like.dtype
-    if torch.is_autocast_enabled(like.device.type):
+    if not like.is_meta and torch.is_autocast_enabled(like.device.type):
         dtype = torch.get_autocast_dtype(like.device.type)
     nowhere = torch.full((rows, slots), PAD, dtype=torch.long, device=like.device)
     kept = tuple(torch.zeros(rows, slots, *shape, dtype=dtype, device=like.device) for shape in shapes)
