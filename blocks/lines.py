@@ -144,7 +144,7 @@ def convolve(u: Tensor, taps: Tensor, run: Tensor | None = None, block: int | No
 def convolve_flops(length: int, width: int, block: int | None = None) -> int:
     """What ``convolve`` spends on matrix products for one document; Fourier transforms are not counted."""
     base = _base(length, False)
-    within = -(-length // base) * base * base
+    within = 0 if base == 1 else -(-length // base) * base * base
     halves = [n for n in _halves(length, base, block) if n < FOURIER]
     return 2 * width * (within + sum(_pairs(length, n) * n * n for n in halves))
 
