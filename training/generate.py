@@ -138,14 +138,22 @@ def ask(objective: Objective, text: str) -> Example:
     return prompt if len(prompt.tokens) else prompt._replace(tokens=np.array([objective.tokenizer.eos]))
 
 
+def ending(objective: Objective, text: str) -> str:
+    """The end of running text that leaves half of the model's rows for an answer; a pair's source as it is."""
+    if objective.gives == "pairs":
+        return text
+    while len(text) > 1 and max(_lengths([ask(objective, text)])) > objective.max_length // 2:
+        text = text[-(len(text) // 2) :]
+    return text
+
+
 def room(prompts: Sequence[Example], max_length: int, asked: int | None) -> int:
     """How many tokens may follow; if nobody asked, as many as fit, up to a few lines.
 
     Raises:
         ConfigError: A prompt, or a prompt with what was asked for, is longer than the model's rows.
     """
-    longest = max(len(p.tokens) for p in prompts)
-    source = max((len(p.source) for p in prompts if p.source is not None), default=0)
+    longest, source = _lengths(prompts)
     if max(longest + 1, source) > max_length:
         raise ConfigError(
             f"a prompt must leave room in the {max_length} tokens of model.max_length, "
@@ -157,6 +165,11 @@ def room(prompts: Sequence[Example], max_length: int, asked: int | None) -> int:
             f"model.max_length={max_length}, but got {asked}."
         )
     return asked or min(DEFAULT_LENGTH, max_length - longest)
+
+
+def _lengths(prompts: Sequence[Example]) -> tuple[int, int]:
+    """The longest beginning of an answer, and the longest source."""
+    return max(len(p.tokens) for p in prompts), max((len(p.source) for p in prompts if p.source is not None), default=0)
 
 
 def stops_of(prompt: Example, tokenizer: Tokenizer) -> list[int]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from registry import REGISTRY
 from training.console import Console, console, count, crop, duration, size
-from training.results import Record
+from training.results import Record, read_records
 from training.summary import Part, Summary
 
 GAP = "  "
@@ -42,7 +42,8 @@ def headline(spec: Mapping[str, Any], record: Record) -> str:
             [
                 short(spec["model"]["name"]),
                 f"{count(record.model['parameters'])} parameters" if "parameters" in record.model else "",
-                " ".join(str(record.machine.get(k, "")) for k in ("device", "precision")).strip(),
+                record.machine.get("device", ""),
+                record.machine.get("precision", ""),
                 f"seed {spec.get('seed', 0)}",
             ],
         )
@@ -52,8 +53,7 @@ def headline(spec: Mapping[str, Any], record: Record) -> str:
 def composition(spec: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     """(slot, name, choices that differ from the defaults), block by block."""
     model = spec["model"]
-    facts = [f"{key} {model[key]}" for key in ("d_model", "max_length", "tie") if key in model]
-    yield "model", short(model["name"]), ", ".join(facts)
+    yield "model", short(model["name"]), said({k: model[k] for k in ("d_model", "max_length", "tie") if k in model})
     for key in ("init", "embedding", "head"):
         if model.get(key):
             yield f"  {key}", *block(model[key])
@@ -63,8 +63,9 @@ def composition(spec: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
     for key in ("tokenizer", "objective", "data", "optimizer", "schedule"):
         if spec.get(key):
             yield key, *block(spec[key])
-    trainer = {k: v for k, v in (spec.get("trainer") or {}).items() if v is not None}
-    yield "trainer", "", said(trainer)
+    plain = {"accelerator": "auto", "devices": 1, "precision": "auto", "accumulate_grad_batches": 1}
+    trainer = {k: v for k, v in (spec.get("trainer") or {}).items() if v is not None and v != plain.get(k)}
+    yield "trainer", "lightning", said(trainer)
 
 
 def composition_of_stack(name: str, stack: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
@@ -253,6 +254,7 @@ def show_end(record: Record, folder: Path, out: Console = console) -> None:
         rows.append(("best", f"validation loss {best['val/loss']:.4f}{bits} at step {best['step']:,}"))
         if entropy := record.data.get("unigram_entropy"):
             rows.append(("", f"unigram entropy of the data {entropy:.4f}"))
+    folder = near(folder)
     rows += [("files" if i == 0 else "", str(folder / file)) for i, file in enumerate(record.files.values())]
     rows += [("next" if i == 0 else "", command) for i, command in enumerate(next_commands(record, folder))]
     for left, text in rows:
@@ -262,9 +264,15 @@ def show_end(record: Record, folder: Path, out: Console = console) -> None:
             out.print(" " * 7 + line)
 
 
+def near(folder: Path) -> Path:
+    """A path as it is best typed: from here on, if it is below."""
+    return folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+
+
 def next_commands(record: Record, folder: Path) -> list[str]:
     """How to go on from here: generate, resume, run again."""
-    program, place = shlex.join(record.command[:2]) or "python train.py", shlex.quote(str(folder))
+    words = record.command[: len(record.command) - len(record.overrides)]
+    program, place = shlex.join(words) or "python train.py", shlex.quote(str(folder))
     commands = []
     saved = "last" in record.files or "best" in record.files
     if saved and (record.spec.get("model") or {}).get("decoder"):
@@ -287,8 +295,32 @@ def next_commands(record: Record, folder: Path) -> list[str]:
 # Many runs ---------------------------------------------------------------------------------------------------------
 
 
-def show_jobs(records: Sequence[Record], out: Console = console) -> None:
+class Outcome(Protocol):
+    """What came of a job; see ``registry.compose.Record``."""
+
+    @property
+    def overrides(self) -> list[str]: ...
+    @property
+    def folder(self) -> Path: ...
+    @property
+    def status(self) -> int: ...
+    @property
+    def result(self) -> Any: ...
+    @property
+    def error(self) -> str: ...
+
+
+def record_of(job: Outcome) -> Record:
+    """The record of a job; of one that ended before it left any, what is known."""
+    if isinstance(job.result, Record):
+        return job.result
+    left = read_records([job.folder])
+    return left[0] if left else Record(job.folder.name, "failed", job.error, overrides=list(job.overrides))
+
+
+def show_jobs(jobs: Sequence[Outcome], out: Console = console) -> None:
     """A row a job: what varied, what came of it; then what failed, and why."""
+    records = [record_of(job) for job in jobs]
     names = varied([record.overrides for record in records])
     heads = [*(names or ["job"]), "val loss", "bits/byte", "parameters", "tokens/s", "status"]
     rows = []
@@ -317,7 +349,7 @@ def show_jobs(records: Sequence[Record], out: Console = console) -> None:
         out.print()
         out.print(f"{len(failed)} of {len(records)} jobs did not end well:", "bad")
         for record in failed:
-            what = " ".join(record.overrides[i] for i in range(len(record.overrides))) or record.name
+            what = " ".join(record.overrides) or record.name
             for line in out.wrap(f"{what}: {record.status}. {record.reason}", indent=2):
                 out.print(line)
 

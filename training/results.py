@@ -16,7 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
 
-from registry.errors import CheckpointError
+from registry.errors import DIVERGED, STOPPED, CheckpointError
 
 RECORD = "run.json"
 """The file in a run's folder that holds its record."""
@@ -52,6 +52,11 @@ class Record:
     files: dict[str, str] = field(default_factory=dict)
     started: str = ""
     ended: str = ""
+
+    @property
+    def exit_status(self) -> int:
+        """What a program ends with whose run ended like this; a run that failed has raised its own."""
+        return {"done": 0, "dry run": 0, "stopped": STOPPED, "diverged": DIVERGED}.get(self.status, 1)
 
     def save(self, folder: Path) -> None:
         """Write ``run.json`` into ``folder``."""
@@ -144,10 +149,10 @@ def git_state(folder: Path | None = None) -> dict[str, Any]:
         return {}
 
 
-def command_line() -> list[str]:
-    """What was typed, as nearly as Python knows."""
-    program = sys.argv[0]
-    return [*(["python"] if program.endswith(".py") else []), program, *sys.argv[1:]]
+def program() -> list[str]:
+    """How this program was started, without its arguments, as nearly as Python knows."""
+    name = sys.argv[0]
+    return ["python", name] if name.endswith(".py") else [name]
 
 
 def _finite(value: Any) -> Any:

@@ -15,11 +15,12 @@ from typing import Any, NamedTuple, Protocol
 import lightning as L
 import numpy as np
 import torch
+import yaml  # type: ignore[import-untyped]
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from blocks.contracts import Model
 from registry import REGISTRY, factory
-from registry.errors import STOPPED, BlockwrightError, ConfigError, DataError
+from registry.errors import BlockwrightError, ConfigError, DataError
 from training import machine, report
 from training.callback.checkpoint import Checkpoint
 from training.checkpoint import SafeCheckpointIO, check_fits
@@ -28,7 +29,7 @@ from training.console import console
 from training.contracts import Data, Objective, Optimizer, Schedule, Tokenizer, shape_of
 from training.logger.csv import Csv
 from training.meter import DivergedError, Meter
-from training.results import Record, command_line, git_state, now, versions
+from training.results import Record, git_state, now, program, versions, write_whole
 from training.signals import Signals, Stopped
 from training.summary import summarise
 from training.task import SequenceTask
@@ -37,10 +38,20 @@ from training.task import SequenceTask
 class Job(Protocol):
     """What a run is told; see ``registry.compose``."""
 
-    spec: dict[str, Any]
-    overrides: list[str]
-    plugins: list[str]
-    folder: Path
+    @property
+    def spec(self) -> dict[str, Any]: ...
+    @property
+    def written(self) -> dict[str, Any]: ...
+    @property
+    def origins(self) -> dict[str, str]: ...
+    @property
+    def config(self) -> dict[str, Any]: ...
+    @property
+    def overrides(self) -> list[str]: ...
+    @property
+    def plugins(self) -> list[str]: ...
+    @property
+    def folder(self) -> Path: ...
 
 
 class Parts(NamedTuple):
@@ -57,59 +68,59 @@ class Parts(NamedTuple):
     checkpoint: dict[str, Any] | None
 
 
-def run(job: Job) -> int:
+def run(job: Job) -> Record:
     """Train what ``job.spec`` describes, and leave a record in ``job.folder``.
 
-    Returns:
-        The exit status: 0, or 75 if a signal stopped it.
+    Nothing is written before everything has been built and tried once.
 
     Raises:
         BlockwrightError: Something that a person can mend; ``DivergedError`` is one.
     """
-    spec, folder = job.spec, Path(job.folder)
     record = Record(
-        name=folder.name,
-        spec=spec,
-        overrides=list(job.overrides),
-        plugins=list(job.plugins),
-        command=command_line(),
-        seed=spec["seed"],
+        name=job.folder.name,
+        spec=job.written,
+        overrides=job.overrides,
+        plugins=job.plugins,
+        command=[*program(), *job.overrides],
+        seed=job.spec["seed"],
         started=now(),
     )
-    start = time.perf_counter()
-    try:
-        with quiet_lightning(), Signals() as signals:
-            parts = prepare(spec, folder)
-            tell(spec, parts, record)
-            if spec.get("dry_run"):
-                return 0
+    with quiet_lightning(), Signals() as signals:
+        start = time.perf_counter()
+        try:
+            parts = prepare(job)
+            tell(job, parts, record)
+            if job.spec.get("dry_run"):
+                record.status = "dry run"
+                return record
             record.versions, record.git = versions(), git_state()
-            folder.mkdir(parents=True, exist_ok=True)
-            record.save(folder)
-            fit(spec, parts, record, folder, signals)
+            composed = yaml.safe_dump(job.config, sort_keys=False, allow_unicode=True)
+            write_whole(job.folder / "config.yaml", lambda file: file.write(composed.encode()))
+            record.save(job.folder)
+            fit(job, parts, record, signals)
             record.status = "done"
-    except Stopped as stop:
-        record.status, record.reason = "stopped", f"{stop}{'' if stop.saved else ', before anything was saved'}"
-    except BaseException as error:
-        record.status = "diverged" if isinstance(error, DivergedError) else "failed"
-        record.reason = str(error) if isinstance(error, BlockwrightError) else f"{type(error).__name__}: {error}"
-        raise
-    finally:
-        record.ended = now()
-        record.metrics["seconds"] = round(time.perf_counter() - start, 3)
-        if folder.exists() and not spec.get("dry_run"):
-            record.save(folder)
-        if record.status != "failed" and not spec.get("dry_run"):
-            report.show_end(record, folder)
-    return STOPPED if record.status == "stopped" else 0
+        except Stopped as stop:
+            record.status, record.reason = "stopped", f"{stop}{'' if stop.saved else ', before anything was saved'}"
+        except BaseException as error:
+            record.status = "diverged" if isinstance(error, DivergedError) else "failed"
+            record.reason = str(error) if isinstance(error, BlockwrightError) else f"{type(error).__name__}: {error}"
+            raise
+        finally:
+            record.ended = now()
+            record.metrics["seconds"] = round(time.perf_counter() - start, 3)
+            if record.versions:
+                record.save(job.folder)
+                report.show_end(record, job.folder)
+    return record
 
 
-def prepare(spec: Mapping[str, Any], folder: Path) -> Parts:
+def prepare(job: Job) -> Parts:
     """Build everything but the model, and try the model without memory; all complaints come at once.
 
     Raises:
         BlockwrightError: Something does not work; the first by kind if several do not.
     """
+    spec = job.spec
     seed_everything(spec["seed"])
     wrong: list[BlockwrightError] = []
 
@@ -123,42 +134,40 @@ def prepare(spec: Mapping[str, Any], folder: Path) -> Parts:
     with gathered():
         choices = machine.trainer_choices(spec.get("trainer") or {})
     with gathered():
-        optimizer = build(spec, "optimizer")
+        optimizer = build(job, "optimizer")
     with gathered():
-        callbacks = [factory(c, ("callback",), f"callbacks.{i}")() for i, c in enumerate(spec.get("callbacks") or [])]
+        callbacks = build_all(job, "callbacks", "callback")
     with gathered():
-        loggers = [factory(c, ("logger",), f"logger.{i}")(folder) for i, c in enumerate(spec.get("logger") or [])]
+        loggers = build_all(job, "logger", "logger", job.folder)
     with gathered():
-        tokenizer = build(spec, "tokenizer")
+        tokenizer = build(job, "tokenizer")
         max_length = spec["model"]["max_length"]
-        gives = REGISTRY.find(spec["data"]["name"], ("data",)).constructor.gives  # type: ignore[attr-defined]
-        objective = build(spec, "objective", tokenizer, max_length, shape_of(spec["model"]), gives)
-        data = build(spec, "data", tokenizer, objective, max_length, spec["seed"])
+        gives = REGISTRY[spec["data"]["name"]].constructor.gives  # type: ignore[attr-defined]
+        objective = build(job, "objective", tokenizer, max_length, shape_of(spec["model"]), gives)
+        data = build(job, "data", tokenizer, objective, max_length, spec["seed"])
     with gathered():
-        blueprint(spec, vocab_size=512)  # what is wrong with the model is known before any data is read
+        blueprint(job, vocab_size=512)  # what is wrong with the model is known before any data is read
     complain(wrong)
 
     data.setup("fit")
     n_batches = len(data.train_dataloader())
     if not n_batches or not len(data.val_dataloader()):
-        raise DataError(
-            "data: there must be at least one batch for training and one for validation, but there is none."
-        )
+        raise DataError("data: there must be a batch for training and one for validation, but there is none.")
     steps = planned_steps(choices, n_batches)
     choices = with_validations(choices, steps)
-    schedule = build(spec, "schedule", steps)
+    schedule = build(job, "schedule", steps)
     checkpoint = None
     if spec.get("ckpt_path"):
         checkpoint = load_checkpoint(spec["ckpt_path"])
-        check_fits(checkpoint, blueprint(spec, data.vocab_size), spec["model"], spec["ckpt_path"])
+        check_fits(checkpoint, blueprint(job, data.vocab_size), spec["model"], spec["ckpt_path"])
         check_data(checkpoint, data)
     return Parts(choices, tokenizer, objective, data, optimizer, schedule, callbacks, loggers, checkpoint)
 
 
-def tell(spec: Mapping[str, Any], parts: Parts, record: Record) -> None:
+def tell(job: Job, parts: Parts, record: Record) -> None:
     """Print what was composed and what it costs, and note it in the record."""
-    length = spec["model"]["max_length"]
-    summary = summarise(blueprint(spec, parts.data.vocab_size), spec["model"], length)
+    length = job.spec["model"]["max_length"]
+    summary = summarise(blueprint(job, parts.data.vocab_size), job.spec["model"], length)
     record.data = {**parts.data.facts, "gives": parts.data.gives, "vocab_size": parts.data.vocab_size}
     record.model = {
         "parameters": summary.parameters,
@@ -168,31 +177,32 @@ def tell(spec: Mapping[str, Any], parts: Parts, record: Record) -> None:
     }
     name = parts.trainer["accelerator"]
     record.machine = {"device": machine.describe(name), "accelerator": name, "precision": parts.trainer["precision"]}
-    report.show_composition(spec, record)
+    report.show_composition(job.spec, record)
     report.show_summary(summary)
     report.show_data(parts.data.facts)
 
 
-def fit(spec: Mapping[str, Any], parts: Parts, record: Record, folder: Path, signals: Signals) -> None:
+def fit(job: Job, parts: Parts, record: Record, signals: Signals) -> None:
     """Train, and note in the record what came of it, however it ends."""
+    spec = job.spec
     seed_everything(spec["seed"])
     facts = parts.data.facts
     meter = Meter(*(_bytes_per_token(facts, half) for half in ("train", "val")))
     task = SequenceTask(
-        build(spec, "model", parts.data.vocab_size),
+        build(job, "model", parts.data.vocab_size),
         parts.objective,
         parts.optimizer,
         parts.schedule,
         compiled=bool(spec.get("compile")),
         keep={
-            "model": spec["model"],
+            "model": job.written["model"],
             "tokenizer": parts.tokenizer.state(),
             "vocab_size": parts.data.vocab_size,
             "gives": parts.data.gives,
             "fingerprint": facts.get("fingerprint"),
         },
     )
-    trainer = trainer_of(parts, folder, [meter, *parts.callbacks, signals])
+    trainer = trainer_of(parts, job.folder, [meter, *parts.callbacks, signals])
     if parts.checkpoint is not None:
         for logger in parts.loggers:
             if isinstance(logger, Csv):
@@ -211,18 +221,24 @@ def fit(spec: Mapping[str, Any], parts: Parts, record: Record, folder: Path, sig
             "tokens_per_second": meter.tokens_per_second,
             "train_seconds": meter.seconds,
         }
-        record.files = files(folder, parts)
+        record.files = files(job.folder, parts)
 
 
-def build(spec: Mapping[str, Any], slot: str, *facts: Any) -> Any:
+def build(job: Job, slot: str, *facts: Any) -> Any:
     """What stands in a slot of the run's spec, told ``facts``; its refusal says where it stands."""
-    return factory(spec[slot], (slot,), slot)(*facts)
+    return factory(job.spec[slot], (slot,), slot, job.origins)(*facts)
 
 
-def blueprint(spec: Mapping[str, Any], vocab_size: int) -> Model:
+def build_all(job: Job, slot: str, family: str, *facts: Any) -> list[Any]:
+    """What stands in a slot that holds any number of blocks."""
+    specs = enumerate(job.spec.get(slot) or [])
+    return [factory(spec, (family,), f"{slot}.{i}", job.origins)(*facts) for i, spec in specs]
+
+
+def blueprint(job: Job, vocab_size: int) -> Model:
     """The model without its numbers: every refusal, no memory."""
     with torch.device("meta"):
-        return build(spec, "model", vocab_size)
+        return build(job, "model", vocab_size)
 
 
 def trainer_of(parts: Parts, folder: Path, callbacks: list[L.Callback]) -> L.Trainer:
@@ -308,6 +324,16 @@ def seed_everything(seed: int) -> None:
     torch.manual_seed(seed)
 
 
+NOISE = (
+    ".*isinstance\\(treespec, LeafSpec\\).*",  # Lightning behind torch
+    ".*GPU available but not used.*",  # it was asked for
+    ".*does not have many workers.*",  # batches cost microseconds
+    ".*is smaller than the logging interval.*",  # the last step is always logged
+    ".*checkpoint directory .* exists and is not empty.*",
+)
+"""Warnings that tell a user of this program nothing."""
+
+
 @contextmanager
 def quiet_lightning() -> Iterator[None]:
     """Without Lightning's advice, and without its handlers, which would print our lines twice."""
@@ -316,11 +342,7 @@ def quiet_lightning() -> Iterator[None]:
         logger.handlers.clear()
         logger.setLevel(logging.ERROR)
     with warnings.catch_warnings():
-        for text in (
-            ".*does not have many workers.*",
-            ".*Consider setting `persistent_workers.*",
-            ".*GPU available but not used.*",
-        ):
+        for text in NOISE:
             warnings.filterwarnings("ignore", text)
         yield
 

@@ -9,8 +9,10 @@ from torch import nn
 
 from blocks.contracts import (
     AttentionPosition,
+    Embedding,
     EmbeddingPosition,
     Ffn,
+    Head,
     Layer,
     Mixer,
     Model,
@@ -56,14 +58,12 @@ def summarise(model: Model, spec: Mapping[str, Any], length: int) -> Summary:
             parts += _merged(_parts_of_stack(key, child, spec.get(key) or {}, length, seen))
         else:
             name = (spec.get(key) or {}).get("name", type(child).__name__)
-            parts.append(Part(key, name, 1, _own(child, seen), 0, 0))
+            flops = child.cost(length).flops if isinstance(child, Embedding | Head) else 0
+            parts.append(Part(key, name, 1, _own(child, seen), flops, 0))
     rest = _own(model, seen)
     if rest:
         parts.append(Part("model", "", 1, rest, 0, 0))
     cost = model.cost(length)
-    # What is not declared part by part is the head's product: the other parts do no products.
-    head = max(0, cost.flops - sum(part.flops for part in parts))
-    parts = [part._replace(flops=head) if part.where == "head" else part for part in parts]
     known = [part.state_bytes for part in parts]
     state = None if None in known else cost.state_bytes
     return Summary(parts, sum(part.parameters for part in parts), cost.flops, state, length)

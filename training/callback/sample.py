@@ -33,25 +33,34 @@ class Sample(L.Callback):
         self.n, self.max_new_tokens, self.temperature = n, max_new_tokens, temperature
 
     def on_fit_end(self, trainer: L.Trainer, task: Any) -> None:
-        from training.generate import answers
+        from training.generate import answers, ending
 
         if not isinstance(task, SequenceTask) or task.objective.shape == "encoder" or not trainer.is_global_zero:
             return
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
-        prompts = list(islice(data.samples(), self.n))
+        prompts = [ending(task.objective, text) for text in islice(data.samples(), self.n)]
         if not prompts:
             return
-        said = answers(
-            task.model, task.objective, prompts, max_new_tokens=self.max_new_tokens, temperature=self.temperature
-        )
+        most = task.objective.max_length // 2
+        try:
+            said = answers(
+                task.model,
+                task.objective,
+                prompts,
+                max_new_tokens=min(self.max_new_tokens, most),
+                temperature=self.temperature,
+            )
+        except ValueError as refusal:  # a model without a state has been trained all the same
+            console.print(f"no sample: {refusal}", "dim")
+            return
         console.print()
+        console.print("samples" if len(prompts) > 1 else "sample", "bold")
         for prompt, (answer, *_) in zip(prompts, said, strict=True):
-            show(prompt, answer)
+            show(prompt, answer, follows=task.objective.gives == "text")
 
 
-def show(prompt: str, answer: str) -> None:
+def show(prompt: str, answer: str, follows: bool) -> None:
     """A prompt and how the model goes on, set off from what the program says."""
-    console.print("sample", "bold")
-    told = console.style(prompt, "dim") + answer
+    told = console.style(prompt, "dim") + ("" if follows else "  ->  ") + answer
     for line in told.splitlines() or [""]:
         console.print(f"  {line.rstrip()}")

@@ -1,0 +1,39 @@
+"""Compose, resolve, build, fit, report.
+
+python train.py model=decoder_only attention=gqa position=rope
+python train.py -m attention=mha,gqa,mqa seed=1,2,3
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from registry.compose import Job, Record
+
+
+def train(job: Job) -> Record:
+    """One run: everything is built from ``job.spec``, everything it leaves is in ``job.folder``."""
+    from training.run import run
+
+    record = run(job)
+    return job.record(record, record.exit_status, record.reason)
+
+
+def compare(records: list[Record]) -> int:
+    """The end of a multi-run: a table of its jobs."""
+    from training.report import show_jobs
+
+    show_jobs(records)
+    return int(any(record.status for record in records))
+
+
+def main() -> None:
+    """The command ``blockwright``, which is ``python train.py``."""
+    from registry.compose import launch
+
+    raise SystemExit(launch(train, compare))
+
+
+if __name__ == "__main__":
+    main()
