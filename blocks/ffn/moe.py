@@ -19,6 +19,10 @@ from torch import Tensor, nn
 from blocks.contracts import Cost, Ffn, Layout, State
 from registry import Factory, register
 
+ROWS = 8
+"""An expert's rows are filled up to a multiple of this: matrix products round whole blocks of rows alike, so
+that not even the last bit of a token tells how many others went the same way."""
+
 
 @register("ffn/moe", expert="ffn/swiglu")
 class MixtureOfExperts(Ffn):
@@ -97,7 +101,8 @@ class MixtureOfExperts(Ffn):
         for expert, calls in zip(self.experts, order.split(self._loads(chosen)), strict=True):
             if len(calls):
                 rows = calls // self.top_k
-                said = expert(tokens[rows][None], layout)[0][0] * weight.flatten()[calls, None]
+                sent = F.pad(tokens[rows], (0, 0, 0, 0 if tokens.is_meta else -len(rows) % ROWS))
+                said = expert(sent[None], layout)[0][0, : len(rows)] * weight.flatten()[calls, None]
                 y = y.index_add(0, rows, said.to(y.dtype))
         return y
 

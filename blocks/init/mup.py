@@ -26,7 +26,7 @@ class MuP(Init):
         ValueError: ``std`` or ``base_width`` is not positive.
     """
 
-    def __init__(self, /, *, std: float = 0.02, base_width: int = 256) -> None:
+    def __init__(self, /, *, std: float = 0.02, base_width: int = 64) -> None:
         if std <= 0:
             raise ValueError(f"std must be positive, but got {std}.")
         if base_width <= 0:

@@ -5,7 +5,8 @@ Zhu et al. 2024, https://arxiv.org/abs/2409.19606
 
 from __future__ import annotations
 
-from typing import Literal
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -75,7 +76,7 @@ class HyperConnections(Residual):
             corrections = self._corrections(x, self.dynamic[1:])  # (B, T, n, n + 1)
             keeps = keeps + self.strength[1] * corrections[..., :-1]
             writes = writes + self.strength[2] * corrections[..., -1]
-        with torch.autocast(x.device.type, enabled=False):  # the streams keep their precision
+        with _unrounded(x.device.type):
             kept = torch.matmul(keeps.transpose(-1, -2).to(x.dtype), x)  # (B, T, n, D)
         return kept + writes.unsqueeze(-1).to(x.dtype) * self.dropout(y).unsqueeze(2)
 
@@ -88,3 +89,8 @@ class HyperConnections(Residual):
     def _corrections(self, x: Tensor, weight: Tensor) -> Tensor:
         """Between -1 and 1, for each stream of each token. (B, T, n, D) -> (B, T, n, outputs)"""
         return torch.tanh(F.linear(F.layer_norm(x, x.shape[-1:]), weight))
+
+
+def _unrounded(device: str) -> AbstractContextManager[Any]:
+    """Keeps the streams in their own precision where autocast would round a product."""
+    return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
