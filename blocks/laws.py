@@ -87,7 +87,7 @@ def _place(block: nn.Module) -> dict[str, Any]:
 def _draw(block: nn.Module, *shape: int, seed: int = 0) -> Tensor:
     """Normal numbers that are the same on every device and in every dtype, up to rounding."""
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(*shape, generator=generator, dtype=torch.float64).to(**_place(block))
+    return torch.randn(shape, generator=generator, dtype=torch.float64).to(**_place(block))
 
 
 def _tree(rows: int, length: int, device: Any) -> Tensor:
