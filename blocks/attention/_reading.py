@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Literal
 
 import torch
@@ -47,6 +47,7 @@ class Reading(nn.Module):
         normaliser: Factory[Normaliser] = Normaliser,
         dropout: float = 0.0,
         backend: Backend = "auto",
+        refused: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__()
         if not 0.0 <= dropout < 1.0:
@@ -56,8 +57,7 @@ class Reading(nn.Module):
         self.dropout = dropout
         self.score = score(n_heads, head_dim)
         self.normaliser = normaliser(n_heads)
-        self.position = (position or AttentionPosition)(n_heads, head_dim)
-        self.position.admit(mask)
+        self.position = host(position, n_heads, head_dim, mask, refused)
         self.backend = backend
         self._check(backend)
 
@@ -133,17 +133,50 @@ class Reading(nn.Module):
         return flexed(q, k, v, view, scale=self.score.scale, bias=self._bias(q, k, view))
 
     def _bias(self, q: Tensor, k: Tensor, view: View) -> Tensor | None:
-        return self.position.bias(q, k, view.queries, view.keys)
+        K = self.head_dim  # of wider heads, the position is shown the part that it rotates
+        return self.position.bias(q[..., :K], k[..., :K], view.queries, view.keys)
 
     def lowering(self) -> str:
         """How long rows are read: natively, or by computing every pair."""
         return lowering(self.mask, self.kernel, "bias" in self.position.acts)
 
-    def flops(self, length: int, value_dim: int) -> int:
-        """Products of queries with keys and of weights with values, in one row."""
-        n = pairs(self.mask, length)
+    def flops(self, length: int, key_dim: int, value_dim: int) -> int:
+        """Products of queries with keys and of weights with values, in one row, and those of the position."""
         inside = bias_flops(self.position, self.mask, length)
-        return 2 * n * self.n_heads * (self.head_dim + value_dim) + inside
+        return 2 * pairs(self.mask, length) * self.n_heads * (key_dim + value_dim) + inside
+
+
+HOOKS = {
+    "rotate": "turn queries and keys",
+    "bias": "add to the scores",
+    "value_bias": "add to the values",
+}
+
+
+def host(
+    position: Callable[[int, int], AttentionPosition] | None,
+    n_heads: int,
+    head_dim: int,
+    mask: Mask,
+    refused: Mapping[str, str] | None = None,
+) -> AttentionPosition:
+    """Build a position, unless it does something that its mixer can not host.
+
+    Args:
+        position: Its factory. None: no position.
+        n_heads, head_dim: What it acts on.
+        mask: Who may see whom.
+        refused: Hooks that can not be hosted, and why: "for <the mixer>, <reason>".
+
+    Raises:
+        ValueError: The position has one of those hooks, or means nothing under the mask.
+    """
+    built = (position or AttentionPosition)(n_heads, head_dim)
+    for hook, why in (refused or {}).items():
+        if hook in built.acts:
+            raise ValueError(f"position must not {HOOKS[hook]} {why}, but got {type(built).__name__}.")
+    built.admit(mask)
+    return built
 
 
 def look(

@@ -70,7 +70,7 @@ class DotProductAttention(Attention[Past]):
 
     def cost(self, length: int) -> Cost:
         state = self.empty_state(1, length).bytes() if self.mask.causal else 0
-        flops = self.reading.flops(length, self.head_dim)
+        flops = self.reading.flops(length, self.head_dim, self.head_dim)
         return Cost(sum(p.numel() for p in self.parameters()), flops, state, steps=1, path=1)
 
     def _heads(self, x: Tensor) -> Tensor:

@@ -100,7 +100,7 @@ class GroupedQueryAttention(Attention[Past]):
     def cost(self, length: int) -> Cost:
         linear = (self.to_q, self.to_k, self.to_v, self.to_gate, self.to_out)
         weights = sum(to.weight.numel() for to in linear if to is not None)
-        flops = 2 * length * weights + self.reading.flops(length, self.head_dim)
+        flops = 2 * length * weights + self.reading.flops(length, self.head_dim, self.head_dim)
         state = self.empty_state(1, length).bytes() if self.mask.causal else 0
         return Cost(sum(p.numel() for p in self.parameters()), flops, state, steps=1, path=1)
 

@@ -1,0 +1,98 @@
+"""Heads talk to each other: scores are mixed across heads before they become weights, and weights after.
+
+Shazeer et al. 2020, https://arxiv.org/abs/2003.02436
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from blocks.attention._past import Past, empty_past
+from blocks.attention._reading import Reading, look
+from blocks.contracts import Attention, AttentionPosition, Cost, Layout, Mask, Memory, Normaliser, Score
+from blocks.functional import View, allowed_by, attend, pairs
+from registry import Factory, register
+
+
+@register("attention/talking_heads", score="scaled_dot", normaliser="softmax")
+class TalkingHeadsAttention(Attention[Past]):
+    """Multi-head attention with a learned mixture of the heads' scores, and one of their weights.
+
+    Both mixtures start near the identity, so that training starts at multi-head attention.
+
+    Args:
+        n_heads: Heads.
+        head_dim: Width of one head. None: ``d_model / n_heads``.
+        bias: Whether the projections add a bias.
+        dropout: Probability of dropping an attention weight while training.
+        score: How alike a query and a key are.
+        normaliser: From scores to the weights of the values.
+
+    Raises:
+        ValueError: ``d_model`` is no multiple of ``n_heads`` and no ``head_dim`` is given.
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        mask: Mask,
+        position: Callable[[int, int], AttentionPosition] | None = None,
+        /,
+        *,
+        n_heads: int = 8,
+        head_dim: int | None = None,
+        bias: bool = False,
+        dropout: float = 0.0,
+        score: Factory[Score] = Score,
+        normaliser: Factory[Normaliser] = Normaliser,
+    ) -> None:
+        super().__init__(d_model, mask, position)
+        if head_dim is None and d_model % n_heads:
+            raise ValueError(f"d_model must be a multiple of n_heads, but got {d_model} and {n_heads}.")
+        head_dim = d_model // n_heads if head_dim is None else head_dim
+        self.n_heads, self.head_dim = n_heads, head_dim
+        self.to_q = nn.Linear(d_model, n_heads * head_dim, bias=bias)
+        self.to_k = nn.Linear(d_model, n_heads * head_dim, bias=bias)
+        self.to_v = nn.Linear(d_model, n_heads * head_dim, bias=bias)
+        self.reading = Reading(
+            mask, position, n_heads, head_dim, score=score, normaliser=normaliser, dropout=dropout, backend="eager"
+        )
+        self.mix_scores = nn.Parameter(torch.eye(n_heads) + 0.02 * torch.randn(n_heads, n_heads))
+        self.mix_weights = nn.Parameter(torch.eye(n_heads) + 0.02 * torch.randn(n_heads, n_heads))
+        self.to_out = nn.Linear(n_heads * head_dim, d_model, bias=bias)
+
+    def forward(
+        self, x: Tensor, layout: Layout, state: Past | None = None, memory: Memory | None = None
+    ) -> tuple[Tensor, Past | None]:
+        q = self.reading.queries(self._heads(self.to_q(x)), layout)  # (B, T, H, K)
+        (k, v), view, state = look(self._keys_values, x, layout, self.mask, state, memory)
+        return self.to_out(attend(q.to(v.dtype), k.to(v.dtype), v, view, self._talk).flatten(2)), state
+
+    def _talk(self, q: Tensor, k: Tensor, v: Tensor, view: View) -> Tensor:
+        scores = torch.einsum("bhts,hi->bits", self.reading.scores(q, k, view), self.mix_scores.to(q.dtype))
+        weights = self.reading.normaliser(scores, allowed_by(view))  # (B, H, T, S)
+        return self.reading.read(torch.einsum("bhts,hi->bits", weights, self.mix_weights.to(q.dtype)), v, view)
+
+    def empty_state(self, rows: int, capacity: int) -> Past:
+        shape = (self.n_heads, self.head_dim)
+        return empty_past(rows, capacity, self.mask, self.to_k.weight, shape, shape)
+
+    def lowering(self) -> str:
+        """How long rows are read: natively, or by computing every pair."""
+        return self.reading.lowering()
+
+    def cost(self, length: int) -> Cost:
+        weights = sum(m.weight.numel() for m in (self.to_q, self.to_k, self.to_v, self.to_out))
+        talk = 2 * 2 * pairs(self.mask, length) * self.n_heads**2
+        flops = 2 * length * weights + talk + self.reading.flops(length, self.head_dim, self.head_dim)
+        state = self.empty_state(1, length).bytes() if self.mask.causal else 0
+        return Cost(sum(p.numel() for p in self.parameters()), flops, state, steps=1, path=1)
+
+    def _heads(self, x: Tensor) -> Tensor:
+        return x.unflatten(-1, (self.n_heads, self.head_dim))
+
+    def _keys_values(self, x: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
+        return self.reading.keys(self._heads(self.to_k(x)), layout), self._heads(self.to_v(x))
