@@ -75,8 +75,12 @@ def job_of(text: Path, folder: Path, changes: dict[str, Any]) -> Job:
     config = _small(text)
     for key, value in changes.items():
         old = config.get(key)
-        refined = isinstance(value, dict) and isinstance(old, dict) and value.get("name") in (None, old.get("name"))
+        refined = isinstance(value, dict) and isinstance(old, dict)
+        if refined and key != "model" and value.get("name", old.get("name")) != old.get("name"):
+            refined = False  # another block, with choices of its own
         config[key] = {**old, **value} if refined else value
+    if config["model"]["name"] == "encoder_only":
+        del config["decoder"]
     resolved = trace(config)
     folder.mkdir(parents=True, exist_ok=True)
     return Job(resolved.spec, folder, resolved.origins, config=config)
