@@ -72,7 +72,11 @@ def composition_of_stack(name: str, stack: Mapping[str, Any]) -> Iterator[tuple[
     """A stack's layers; equal ones are told once."""
     layers = stack["layers"]
     what = "" if stack["name"] == "stack/plain" else f"{short(stack['name'])} of "
-    yield f"  {name}", f"{what}{len(layers)} layers", choices(stack, leave=("layers", "position", "norm"))
+    yield (
+        f"  {name}",
+        f"{what}{len(layers)} layer{'s' * (len(layers) != 1)}",
+        choices(stack, leave=("layers", "position", "norm")),
+    )
     foot = stack.get("position") or []
     for position in foot if isinstance(foot, list | tuple) else [foot]:
         yield "    position", *block(position)
@@ -244,8 +248,7 @@ def show_end(record: Record, folder: Path, out: Console = console) -> None:
     metrics, best = record.metrics, record.metrics.get("best") or {}
     out.print()
     head = {"done": "done", "stopped": "stopped", "diverged": "diverged"}.get(record.status, record.status)
-    pace = [f"{metrics['steps']:,} steps"] if metrics.get("steps") else []
-    pace += [f"in {duration(metrics['seconds'])}"] if metrics.get("seconds") else []
+    pace = [f"{metrics['steps']:,} steps in {duration(metrics['seconds'])}"] if metrics.get("steps") else []
     pace += [f"{count(metrics['tokens_per_second'])} tokens/s"] if metrics.get("tokens_per_second") else []
     out.print(out.style(head, "good" if record.status == "done" else "bad") + GAP + ", ".join(pace))
     rows: list[tuple[str, str]] = []
@@ -257,11 +260,8 @@ def show_end(record: Record, folder: Path, out: Console = console) -> None:
     folder = near(folder)
     rows += [("files" if i == 0 else "", str(folder / file)) for i, file in enumerate(record.files.values())]
     rows += [("next" if i == 0 else "", command) for i, command in enumerate(next_commands(record, folder))]
-    for left, text in rows:
-        first, *more = out.wrap(text, indent=2)
-        out.print(out.style(f"{left:<7}", "dim") + first)
-        for line in more:
-            out.print(" " * 7 + line)
+    for left, text in rows:  # never broken: paths and commands are there to be copied
+        out.print(out.style(f"{left:<7}", "dim") + text)
 
 
 def near(folder: Path) -> Path:
@@ -278,17 +278,17 @@ def next_commands(record: Record, folder: Path) -> list[str]:
     if saved and (record.spec.get("model") or {}).get("decoder"):
         prompt = "--prompt 'import '" if record.data.get("gives") == "text" else "--prompt '...'"
         commands.append(f"python -m training.generate {place} {prompt}")
+    again = f"{program} rerun={place}"
+    if record.status == "diverged":
+        lr = (record.spec.get("optimizer") or {}).get("lr")
+        return [*commands, f"{again} optimizer.lr={lr / 3:.2g}" if lr else again]
     if "last" in record.files:
         last = shlex.quote(str(folder / record.files["last"]))
         steps = (record.spec.get("trainer") or {}).get("max_steps")
-        more = (
-            f" trainer.max_steps={2 * steps}"
-            if record.status == "done" and isinstance(steps, int) and steps > 0
-            else ""
-        )
-        commands.append(f"{program} rerun={place} ckpt_path={last}{more}")
-    if record.status in ("done", "diverged"):
-        commands.append(f"{program} rerun={place} seed={record.seed + 1}")
+        more = isinstance(steps, int) and steps > 0 and record.status == "done"
+        commands.append(f"{again} ckpt_path={last}" + (f" trainer.max_steps={2 * steps}" if more else ""))
+    if record.status == "done":
+        commands.append(f"{again} seed={record.seed + 1}")
     return commands
 
 

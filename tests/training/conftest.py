@@ -1,17 +1,18 @@
 """Small runs on a small text, in seconds: what the tests of a run and of generation share."""
 
 import string
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import pytest
 
-from registry import plugins
+from registry import REGISTRY, plugins
 from registry.slots import trace
 
-TEXT = "".join(f"{a}{b} is {a} and {b}; " for a in string.ascii_lowercase for b in string.ascii_lowercase) * 3
+TEXT = "".join(f"{a}{b} is {a} and {b}.\n" for a in string.ascii_lowercase for b in string.ascii_lowercase) * 3
 
 
 @dataclass
@@ -84,3 +85,24 @@ def job_of(text: Path, folder: Path, changes: dict[str, Any]) -> Job:
     resolved = trace(config)
     folder.mkdir(parents=True, exist_ok=True)
     return Job(resolved.spec, folder, resolved.origins, config=config)
+
+
+@pytest.fixture
+def hook() -> Iterator[dict[str, Callable[..., None]]]:
+    """A callback block that calls what a test puts under "start" and "end" of a step."""
+    do: dict[str, Callable[..., None]] = {}
+
+    class Hook(L.Callback):
+        """Calls a function of the test."""
+
+        def on_train_batch_start(self, trainer, task, batch, batch_idx):
+            if "start" in do:
+                do["start"](trainer, task)
+
+        def on_train_batch_end(self, trainer, task, outputs, batch, batch_idx):
+            if "end" in do:
+                do["end"](trainer, task)
+
+    REGISTRY.register("callback/hook", override=True)(Hook)
+    yield do
+    del REGISTRY._entries["callback/hook"]

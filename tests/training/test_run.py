@@ -6,11 +6,9 @@ import os
 import re
 import signal
 
-import lightning as L
 import pytest
 import torch
 
-from registry import REGISTRY
 from registry.errors import DIVERGED, STOPPED, CheckpointError, ConfigError, DataError, MachineError
 from training.checkpoint import load
 from training.meter import DivergedError
@@ -25,27 +23,6 @@ def losses(folder) -> dict[int, float]:
 
 def weights(folder, which="last"):
     return load(folder / "checkpoints" / f"{which}.ckpt")["state_dict"]
-
-
-@pytest.fixture
-def hook():
-    """A callback block that calls a function of the test at the end of each step."""
-    do = {}
-
-    class Hook(L.Callback):
-        """Calls a function of the test."""
-
-        def on_train_batch_start(self, trainer, task, batch, batch_idx):
-            if "start" in do:
-                do["start"](trainer, task)
-
-        def on_train_batch_end(self, trainer, task, outputs, batch, batch_idx):
-            if "end" in do:
-                do["end"](trainer, task)
-
-    REGISTRY.register("callback/hook", override=True)(Hook)
-    yield do
-    del REGISTRY._entries["callback/hook"]
 
 
 def test_a_run_learns_and_leaves_its_record(make_job, capsys):
