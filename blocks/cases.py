@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 import blocks  # noqa: F401  (registers every block)
-from blocks.contracts import Attention, AttentionPosition, Layer, Layout, Mask, Mixer, Site, Stack
+from blocks.contracts import Attention, AttentionPosition, Layer, Mask, Mixer, Model, Site, Stack
 from blocks.laws import MEMORY_LAWS, D, V, laws_of
 from registry import REGISTRY, factory
 from registry.core import Entry, Factory
@@ -204,7 +204,17 @@ def check(name: str, device: torch.device | str = "cpu", thorough: bool = False)
 
 
 def built(case: Case, device: torch.device | str = "cpu") -> Any:
-    """The block of a case, in float64 and not training; a mask as it is."""
+    """The block of a case, in float64 and not training; a mask as it is.
+
+    Every number of a part is moved a little from its start, so that a gate that starts closed hides nothing.
+    """
     torch.manual_seed(0)
     block = case.make()
-    return block.to(device=device, dtype=torch.float64).eval() if isinstance(block, nn.Module) else block
+    if not isinstance(block, nn.Module):
+        return block
+    block = block.to(device=device, dtype=torch.float64).eval()
+    if not isinstance(block, Model):
+        with torch.no_grad():
+            for p in block.parameters():
+                p.add_(0.03 * torch.randn(p.shape, dtype=p.dtype).to(p.device))
+    return block

@@ -1,5 +1,7 @@
 """What every test gets: a fixed seed, and the device that `pytest --device` names."""
 
+import logging
+
 import pytest
 import torch
 
@@ -19,3 +21,4 @@ def seed() -> None:
 
 
 torch.set_num_threads(1)  # tests run side by side; one thread each is faster than all fighting for all cores
+logging.getLogger("torch.__trace").propagate = False  # thousands of lines a compilation, in every failure's report
