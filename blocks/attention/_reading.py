@@ -117,7 +117,7 @@ class Reading(nn.Module):
 
     def read(self, weights: Tensor, v: Tensor, view: View) -> Tensor:
         """Add up the values. (B, H, T, S), (B, S, G, V) -> (B, T, H, V)"""
-        weights = F.dropout(weights, self.dropout, self.training)
+        weights = F.dropout(weights.to(v.dtype), self.dropout, self.training)
         out = weighted(weights, v)
         more = self.position.value_bias(weights, view.queries, view.keys)
         return out if more is None else out + more

@@ -79,7 +79,7 @@ class AdditiveAttention(Attention[Past]):
         scores = (both @ self.fit.to(q.dtype)).permute(0, 3, 1, 2)  # (B, 1, T, S)
         bias = self.position.bias(q, k, view.queries, view.keys)
         weights = self.normaliser(scores if bias is None else scores + bias, allowed_by(view))
-        return weighted(F.dropout(weights, self.dropout, self.training), v)
+        return weighted(F.dropout(weights.to(v.dtype), self.dropout, self.training), v)
 
     def empty_state(self, rows: int, capacity: int) -> Past:
         return empty_past(rows, capacity, self.mask, self.to_k.weight, (1, self.width), (1, self.d_model))

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from blocks.attention._past import Past, empty_past
 from blocks.attention._reading import Backend, Reading, look
 from blocks.contracts import Attention, AttentionPosition, Cost, Layout, Mask, Memory, Normaliser, Score
+from blocks.functional import View
 from registry import Factory, register
 
 
@@ -108,12 +109,12 @@ class LatentAttention(Attention[Past]):
         """What is remembered of a token. (B, S, C), (B, S, 1, R)"""
         return self.norm(self.to_latent(x)), self.reading.keys(self.to_k_slice(x)[:, :, None], layout)
 
-    def _read_unpacked(self, q: Tensor, latent: Tensor, turned: Tensor, view) -> Tensor:  # type: ignore[no-untyped-def]
+    def _read_unpacked(self, q: Tensor, latent: Tensor, turned: Tensor, view: View) -> Tensor:
         k, v = (to(latent).unflatten(-1, (self.n_heads, -1)) for to in (self.to_k, self.to_v))
         k = torch.cat([turned.expand(-1, -1, self.n_heads, -1), k], dim=-1)  # (B, S, H, R + K)
         return self.reading(q, k, v, view)
 
-    def _read_latents(self, q: Tensor, latent: Tensor, turned: Tensor, view) -> Tensor:  # type: ignore[no-untyped-def]
+    def _read_latents(self, q: Tensor, latent: Tensor, turned: Tensor, view: View) -> Tensor:
         """The same without unpacking: ``q . (W c) = (W' q) . c``, and the mean of ``W c`` is W times the mean."""
         unpack_k = self.to_k.weight.unflatten(0, (self.n_heads, -1))  # (H, K, C)
         unpack_v = self.to_v.weight.unflatten(0, (self.n_heads, -1))

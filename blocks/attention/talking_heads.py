@@ -72,9 +72,9 @@ class TalkingHeadsAttention(Attention[Past]):
         return self.to_out(attend(q.to(v.dtype), k.to(v.dtype), v, view, self._talk).flatten(2)), state
 
     def _talk(self, q: Tensor, k: Tensor, v: Tensor, view: View) -> Tensor:
-        scores = torch.einsum("bhts,hi->bits", self.reading.scores(q, k, view), self.mix_scores.to(q.dtype))
-        weights = self.reading.normaliser(scores, allowed_by(view))  # (B, H, T, S)
-        return self.reading.read(torch.einsum("bhts,hi->bits", weights, self.mix_weights.to(q.dtype)), v, view)
+        scores = _mix(self.reading.scores(q, k, view), self.mix_scores)  # (B, H, T, S)
+        weights = _mix(self.reading.normaliser(scores, allowed_by(view)), self.mix_weights)
+        return self.reading.read(weights, v, view)
 
     def empty_state(self, rows: int, capacity: int) -> Past:
         shape = (self.n_heads, self.head_dim)
@@ -96,3 +96,8 @@ class TalkingHeadsAttention(Attention[Past]):
 
     def _keys_values(self, x: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
         return self.reading.keys(self._heads(self.to_k(x)), layout), self._heads(self.to_v(x))
+
+
+def _mix(x: Tensor, weights: Tensor) -> Tensor:
+    """Each head becomes a sum of all. (B, H, T, S), (H, H) -> (B, H, T, S)"""
+    return torch.einsum("bhts,hi->bits", x, weights.to(x.dtype))
