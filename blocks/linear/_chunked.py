@@ -23,7 +23,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +33,9 @@ from blocks.contracts import PAD, Cost, Layout, Mask, Mixer, State
 
 CHUNK = 64
 """The most tokens of a chunk: longer ones weigh more pairs, shorter ones carry more states."""
+
+FORGOTTEN = -50.0
+"""The logarithm of what is as good as nothing. Greater ones would take the digits that their neighbours' sums need."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +50,24 @@ def empty_sum(like: Tensor, rows: int, n_heads: int, key_dim: int, value_dim: in
     return _widen(like.new_zeros(0)).new_zeros(rows, n_heads, key_dim, value_dim)
 
 
+class Kernel(NamedTuple):
+    """What queries and keys make of one another: ``pairs(q, k)`` is ``features(q) @ features(k).mT``, in any way."""
+
+    pairs: Callable[[Tensor, Tensor], Tensor]  # (..., C, K), (..., C, K) -> (..., C, C)
+    features: Callable[[Tensor], Tensor]  # (..., K) -> (..., F)
+
+
+PRODUCT = Kernel(lambda q, k: q @ k.mT, lambda x: x)
+
+
 def fading(
-    q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor | None, layout: Layout, s: Tensor | None
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    log_decay: Tensor | None,
+    layout: Layout,
+    s: Tensor | None,
+    kernel: Kernel = PRODUCT,
 ) -> tuple[Tensor, Tensor | None]:
     """Read a sum that fades by one decay a head.
 
@@ -58,25 +77,27 @@ def fading(
         v: What is written. (B, T, H, V)
         log_decay: What the past has left at each token, at most 0. (B or 1, T, H). None: all of it.
         layout: Where the tokens sit.
-        s: The sum so far. (B, H, K, V). None: there is none and none is asked for.
+        s: The sum so far. (B, H, F, V). None: there is none and none is asked for.
+        kernel: What a query and a key make of one another.
 
     Returns:
         What was read, (B, T, H, V), and the sum that now includes these tokens.
     """
-    k, log_decay = _held(k, layout), None if log_decay is None else _held(log_decay, layout)
-    with _exact(q.device):
+    v, log_decay = _held(v, layout), _fades(log_decay, layout)
+    with exact(q.device):
         q, k, v = _widen(q), _widen(k), _widen(v)
         if s is not None and q.shape[1] == 1:
-            s = _recall(s, log_decay, layout) + k[:, 0, :, :, None] * v[:, 0, :, None, :]
-            return _read(q, s), s
+            written = kernel.features(k)[:, 0, :, :, None] * v[:, 0, :, None, :]
+            s = _recall(s, log_decay, layout) + written
+            return _read(kernel.features(q), s), s
 
         length, size = q.shape[1], chunk_of(q.shape[1])
         q, k, v = (_split(t, size) for t in (q, k, v))
         w = _weigh(log_decay, layout, length, size)
-        out = (q @ k.mT * w.pair) @ v  # (N, B, H, C, V)
+        out = (kernel.pairs(q, k) * w.pair) @ v  # (N, B, H, C, V)
         if s is not None or len(q) > 1:
-            past, s = _carry(w.keep, k.mT @ _times(v, w.leave), s, layout)
-            out = out + _times(q @ past, w.enter)
+            past, s = _carry(w.keep, kernel.features(k).mT @ _times(v, w.leave), s, layout)
+            out = out + _times(kernel.features(q) @ past, w.enter)
         return _join(out, length), s
 
 
@@ -84,15 +105,15 @@ def channels(
     q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, layout: Layout, s: Tensor | None
 ) -> tuple[Tensor, Tensor | None]:
     """Read a sum whose key channels fade each by a decay of its own, (B, T, H, K); the rest as for ``fading``."""
-    k, log_decay = _held(k, layout), _held(log_decay, layout)
-    with _exact(q.device):
+    v, log_decay = _held(v, layout), _fades(log_decay, layout)
+    with exact(q.device):
         q, k, v = _widen(q), _widen(k), _widen(v)
         if s is not None and q.shape[1] == 1:
             s = _recall(s, log_decay, layout) + k[:, 0, :, :, None] * v[:, 0, :, None, :]
             return _read(q, s), s
 
         length, size = q.shape[1], even_chunk_of(q.shape[1])
-        q, k, v, total = (_split(t, size) for t in (q, k, v, _widen(log_decay)))
+        q, k, v, total = (_split(t, size) for t in (q, k, v, log_decay))
         total = total.cumsum(-2)  # (N, B, H, C, K)
         w = _weigh(None, layout, length, size)
         out = (_channel_scores(q, k, total) * w.pair) @ v
@@ -112,8 +133,8 @@ def delta(
     What token t adds under its key is ``r_t = b_t (v_t - a_t S_{t-1}^T k_t)``. In a chunk that S enters these solve
     ``(I + L) r = b v - (b enter k) S`` where ``L_ts = b_t pair_ts k_t.k_s`` for s < t: one triangular system.
     """
-    k, log_decay = _held(k, layout), None if log_decay is None else _held(log_decay, layout)
-    with _exact(q.device):
+    beta, log_decay = _held(beta, layout), _fades(log_decay, layout)
+    with exact(q.device):
         q, k, v, beta = _widen(q), _widen(k), _widen(v), _widen(beta)
         if s is not None and q.shape[1] == 1:
             s = _recall(s, log_decay, layout)
@@ -141,9 +162,9 @@ def delta(
 
 def everywhere(q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> Tensor:
     """Read the sum over the whole document, of which nothing fades. Shapes as for ``fading``."""
-    q, k, v = _widen(q), _widen(_held(k, layout)), _widen(v)
+    q, k, v = _widen(q), _widen(k), _widen(_held(v, layout))
     if layout.dense:
-        with _exact(q.device):
+        with exact(q.device):
             q, k, v = (t.transpose(1, 2) for t in (q, k, v))  # (B, H, T, K)
             return (q @ (k.mT @ v)).transpose(1, 2)
     so_far, _ = fading(q, k, v, None, layout, None)
@@ -164,6 +185,18 @@ def backwards(layout: Layout) -> Layout:
     last = number.new_zeros(len(number), number.shape[1] + 1).scatter_reduce(1, number, layout.position, "amax")
     position = torch.where(layout.real, last.gather(1, number) - layout.position, PAD)
     return layout._replace(position=position.flip(1), document=layout.document.flip(1), heads=None)
+
+
+def exact(device: torch.device) -> AbstractContextManager[object]:
+    """Autocast would round the sums."""
+    known = torch.amp.is_autocast_available(device.type)
+    return torch.autocast(device.type, enabled=False) if known else nullcontext()
+
+
+def unit(x: Tensor) -> Tensor:
+    """To length one in the last axis (zero stays zero), float32 at least."""
+    x = _widen(x)
+    return x * (x.square().sum(-1, keepdim=True) + 1e-6).rsqrt()
 
 
 def require_plain(mask: Mask, what: str) -> None:
@@ -201,12 +234,12 @@ def projection_flops(block: nn.Module, length: int) -> int:
     return sum(2 * length * m.weight.numel() for m in block.modules() if isinstance(m, nn.Linear))
 
 
-def fading_flops(length: int, n_heads: int, key_dim: int, value_dim: int, key_heads: int | None = None) -> int:
-    """Of ``fading`` without a state; ``key_heads`` is 1 where all heads read alike."""
+def fading_flops(length: int, n_heads: int, n_features: int, value_dim: int, pair_dim: int | None = None) -> int:
+    """Of ``fading`` without a state; ``pair_dim`` is the width of what pairs are made of, all heads together."""
     size = chunk_of(length)
     chunks = -(-length // size)
-    pairs = size * size * ((key_heads or n_heads) * key_dim + n_heads * value_dim)
-    states = 2 * size * n_heads * key_dim * value_dim if chunks > 1 else 0
+    pairs = size * size * ((pair_dim or n_heads * n_features) + n_heads * value_dim)
+    states = 2 * size * n_heads * n_features * value_dim if chunks > 1 else 0
     return 2 * chunks * (pairs + states)
 
 
@@ -267,7 +300,7 @@ def _weigh(log_decay: Tensor | None, layout: Layout, length: int, size: int) -> 
     if log_decay is None:
         return _Weights(allowed, enter, leave, keep)
 
-    total = _split(_widen(log_decay)[..., None], size).cumsum(-2)  # (N, B, H, C, 1)
+    total = _split(log_decay[..., None], size).cumsum(-2)  # (N, B, H, C, 1)
     end = total[..., -1:, :]
     return _Weights(
         (total - total.mT).masked_fill(~allowed, -torch.inf).exp(),
@@ -321,14 +354,21 @@ def _solve(within: Tensor, right: Tensor) -> Tensor:
 
 
 def _held(x: Tensor, layout: Layout) -> Tensor:
-    """Keys and logarithms of decays are zero at padding: it writes nothing and fades nothing. (B or 1, T, ...)"""
+    """Zero at padding, so that it writes nothing and fades nothing. (B or 1, T, ...)"""
     return x if layout.dense else torch.where(layout.real.view(*layout.real.shape, *(1,) * (x.dim() - 2)), x, 0.0)
 
 
-def _exact(device: torch.device) -> AbstractContextManager[object]:
-    """Autocast would round the sums."""
-    known = torch.amp.is_autocast_available(device.type)
-    return torch.autocast(device.type, enabled=False) if known else nullcontext()
+@overload
+def _fades(log_decay: Tensor, layout: Layout) -> Tensor: ...
+
+
+@overload
+def _fades(log_decay: None, layout: Layout) -> None: ...
+
+
+def _fades(log_decay: Tensor | None, layout: Layout) -> Tensor | None:
+    """The decays of real tokens, in numbers that can be summed."""
+    return None if log_decay is None else _held(_widen(log_decay).clamp(min=FORGOTTEN), layout)
 
 
 def _widen(x: Tensor) -> Tensor:
@@ -340,7 +380,7 @@ def _recall(s: Tensor, log_decay: Tensor | None, layout: Layout) -> Tensor:
     old = (layout.position != 0)[..., None, None]  # (B, 1, 1, 1)
     if log_decay is None:
         return s * old
-    decay = _widen(log_decay)[:, 0].exp()  # (B, H) or (B, H, K)
+    decay = log_decay[:, 0].exp()  # (B, H) or (B, H, K)
     return s * old * decay.unflatten(-1, (-1, 1)).reshape(*decay.shape[:2], -1, 1)
 
 

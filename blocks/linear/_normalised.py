@@ -13,7 +13,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from blocks.contracts import Cost, Layout, Mixer, State
-from blocks.linear._chunked import backwards, everywhere, fading, fading_flops, n_chunks, projection_flops
+from blocks.linear._chunked import (
+    PRODUCT,
+    Kernel,
+    backwards,
+    everywhere,
+    fading,
+    fading_flops,
+    n_chunks,
+    projection_flops,
+)
 
 EPS = 1e-6
 """Added to the sum of the weights, so that a query that weighs nothing reads zero."""
@@ -36,23 +45,34 @@ def weighted_mean(
     *,
     causal: bool,
     log_decay: Tensor | None = None,
+    kernel: Kernel = PRODUCT,
 ) -> tuple[Tensor, Tensor | None]:
-    """``sum_s (q_t.k_s) v_s / sum_s (q_t.k_s)`` over the past, or over the whole document.
+    """``sum_s kernel(q_t, k_s) v_s / sum_s kernel(q_t, k_s)`` over the past, or over the whole document.
 
-    ``q`` and ``k`` are features (B, T, H, F), not negative; ``v`` is (B, T, H, V); ``s`` is (B, H, F, V + 1).
+    ``q`` and ``k`` are (B, T, H, K), and no product of their features (F) is negative; ``v`` is (B, T, H, V); ``s`` is
+    (B, H, F, V + 1).
     """
     counted = F.pad(v, (0, 1), value=1.0)  # a value that is always one counts the weights
     if causal:
-        sums, s = fading(q, k, counted, log_decay, layout, s)
+        sums, s = fading(q, k, counted, log_decay, layout, s, kernel)
     else:
-        sums = everywhere(q, k, counted, layout)
+        sums = everywhere(kernel.features(q), kernel.features(k), counted, layout)
     return sums[..., :-1] / (sums[..., -1:] + EPS), s
 
 
 def exponential_mean(
-    q: Tensor, k: Tensor, v: Tensor, layout: Layout, state: Peaked | None, *, causal: bool
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    layout: Layout,
+    state: Peaked | None,
+    *,
+    causal: bool,
+    shift: Tensor | None = None,
 ) -> tuple[Tensor, Peaked | None]:
-    """The same for the features ``exp(q)`` and ``exp(k)``, which may be greater than any number.
+    """The same for the features ``exp(q)`` and ``exp(k + shift)``, which may be greater than any number.
+
+    ``shift`` (B, T, H) is a key's own, alike for all its features; None: 0.
 
     A common factor cancels: a query's features are divided by their greatest, the keys' by the greatest so far. When
     a new one comes, the sums fade by what it is greater.
@@ -60,20 +80,21 @@ def exponential_mean(
     wide = torch.promote_types(q.dtype, torch.float32)
     q, k = q.to(wide), k.to(wide)
     q = (q - q.detach().amax(-1, keepdim=True)).exp()
-    top = k.detach().amax(-1).masked_fill(~layout.real[..., None], -torch.inf)  # (B, T, H)
+    shift = torch.zeros_like(k[..., 0]) if shift is None else shift
+    if not layout.dense:
+        shift = shift.masked_fill(~layout.real[..., None], -torch.inf)
+    top = k.detach().amax(-1) + shift.detach()  # (B, T, H)
 
     if causal:
         before = top.new_full(top[:, 0].shape, -torch.inf) if state is None else state.peak
         peak = running_peak(top, layout, before)
-        faded = torch.cat([before[:, None], peak[:, :-1]], 1) - peak
-        faded = torch.where(faded.isfinite(), faded, 0.0).clamp(
-            max=0.0
-        )  # a first token finds nothing, a new document too
+        faded = (torch.cat([before[:, None], peak[:, :-1]], 1) - peak).clamp(max=0.0)
+        faded = torch.where(faded.isfinite(), faded, 0.0)  # what comes first finds nothing that could fade
     else:
         ahead = running_peak(top.flip(1), backwards(layout), None).flip(1)
         peak, faded = torch.maximum(running_peak(top, layout, None), ahead), None
 
-    k = (k - torch.where(peak.isfinite(), peak, 0.0)[..., None]).exp()
+    k = (k + (shift - torch.where(peak.isfinite(), peak, 0.0))[..., None]).exp()
     out, s = weighted_mean(q, k, v, layout, None if state is None else state.s, causal=causal, log_decay=faded)
     return out, None if s is None else Peaked(s, peak[:, -1])
 
@@ -94,10 +115,12 @@ def running_peak(top: Tensor, layout: Layout, before: Tensor | None) -> Tensor:
     return top
 
 
-def mean_cost(block: Mixer[Any], length: int, n_heads: int, n_features: int, value_dim: int) -> Cost:
-    """What a block costs that projects and takes a mean of values."""
+def mean_cost(
+    block: Mixer[Any], length: int, n_heads: int, n_features: int, value_dim: int, pair_dim: int | None = None
+) -> Cost:
+    """What a block costs that projects and takes a mean of values; ``pair_dim`` as for ``fading_flops``."""
     if block.mask.causal:
-        mean, steps = fading_flops(length, n_heads, n_features, value_dim + 1), n_chunks(length)
+        mean, steps = fading_flops(length, n_heads, n_features, value_dim + 1, pair_dim), n_chunks(length)
         kept = block.empty_state(1, length).bytes()
     else:
         mean, steps, kept = 4 * length * n_heads * n_features * (value_dim + 1), 1, 0
