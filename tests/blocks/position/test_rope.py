@@ -90,10 +90,12 @@ def test_gradients_are_those_of_a_rotation(pairing):
 
 
 @PAIRINGS
-def test_slices_of_a_wider_projection_turn_as_copies_would(pairing):
-    wide, layout = torch.randn(2, 5, 31, dtype=torch.float64), Layout.full(2, 5)
+@pytest.mark.parametrize(("width", "start"), [(32, 4), (32, 5), (31, 4)])
+def test_slices_of_a_wider_projection_turn_as_copies_would(pairing, width, start):
+    """Wherever they start, and however far their rows are apart."""
+    wide, layout = torch.randn(2, 5, width, dtype=torch.float64), Layout.full(2, 5)
     rope = Rope(3, 6, pairing=pairing)
-    part = wide[..., 5:23].unflatten(-1, (3, 6))  # odd strides, odd offset
+    part = wide[..., start : start + 18].unflatten(-1, (3, 6))
     assert_close(rope.rotate(part, layout, "query"), rope.rotate(part.contiguous(), layout, "query"))
 
 
