@@ -73,6 +73,11 @@ class Console:
         self.stream.flush()
 
 
+def printable(text: str) -> str:
+    """Without what would steer a terminal: control characters (but line ends and tabs) become U+FFFD."""
+    return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)
+
+
 def crop(text: str, width: int) -> str:
     """At most ``width`` characters; three dots where something is missing."""
     return text if len(text) <= width else text[: max(0, width - 1)] + "…"

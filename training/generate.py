@@ -337,13 +337,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def show(texts: Sequence[str], said: Sequence[Sequence[str]], follows: bool) -> None:
     """Print answers, each behind its prompt where it ``follows`` it."""
-    from training.console import console
+    from training.console import console, printable
 
     several = sum(map(len, said)) > 1
     for i, (text, row) in enumerate(zip(texts, said, strict=True), 1):
         for j, answer in enumerate(row, 1):
             if several:
                 console.print(f"-- prompt {i}" + (f", sample {j}" if len(row) > 1 else ""), "dim")
+            answer = printable(answer) if console.terminal else answer
             console.print(console.style(text, "bold") + answer if follows else answer)
 
 

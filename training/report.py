@@ -23,7 +23,7 @@ def show_composition(spec: Mapping[str, Any], record: Record, out: Console = con
     slot = max(len(row[0]) for row in rows) + 2
     name = max(len(row[1]) for row in rows) + 2
     if slot + name + 16 > out.width:  # a narrow terminal: the choices go below the name
-        slot, name = 12, 0
+        slot, name = slot - 1, 0
     for where, what, choices in rows:
         left = f"{where:<{slot}}"
         text = f"{what:<{name}}" + (GAP if choices and not name else "") + choices
@@ -88,20 +88,25 @@ def composition_of_stack(name: str, stack: Mapping[str, Any]) -> Iterator[tuple[
                 break
         else:
             groups.append((layer, [depth]))
-    for layer, where in groups:
-        if len(groups) > 1:
-            yield f"    layer {ranges(where)}", "", ""
-        indent = "      " if len(groups) > 1 else "    "
-        if layer["name"] != "layer/sequential" or choices(layer):
-            yield f"{indent}layer", *block(layer)
-        for slot, value in layer.items():
-            if slot == "name" or not value or not is_block(value):
-                continue
-            for one in value if isinstance(value, list | tuple) else [value]:
-                if short(one["name"]) != "none":
-                    yield f"{indent}{slot}", *block(one)
+    first = groups[0][0]
+    shared = [key for key in first if all(layer.get(key) == first[key] for layer, _ in groups)]
+    yield from composition_of_layer({key: first[key] for key in shared}, "    ")
+    for layer, where in groups if len(groups) > 1 else []:
+        named = f"    layer{'s' * (len(where) > 1)} {ranges(where)}"
+        for label, *rest in composition_of_layer({k: v for k, v in layer.items() if k not in shared}, ""):
+            yield f"{named} {label}", *rest
     if stack.get("norm"):
         yield "    norm", *block(stack["norm"])
+
+
+def composition_of_layer(layer: Mapping[str, Any], indent: str) -> Iterator[tuple[str, str, str]]:
+    """What fills the slots of a layer; the layer itself where it is not the plain one."""
+    if "name" in layer and (layer["name"] != "layer/sequential" or choices(layer)):
+        yield f"{indent}layer", *block(layer)
+    for slot, value in layer.items():
+        if slot != "name" and value and is_block(value):
+            for one in value if isinstance(value, list | tuple) else [value]:
+                yield f"{indent}{slot}", *block(one)
 
 
 def block(spec: Any) -> tuple[str, str]:
@@ -198,7 +203,8 @@ def show_summary(summary: Summary, out: Console = console) -> None:
     end = row(Part("total", "", 1, summary.parameters, summary.flops, summary.state_bytes))
     heads = ["part", "", "parameters", "share", "FLOPs/token", "state/token"]
     show_table([heads, *rows, end], out, left=2, rules=(1, len(rows) + 1), drop=(3, 5, 4))
-    out.print(f"FLOPs and state of one row of {summary.length:,} tokens, forward, spread over its tokens.", "dim")
+    for line in out.wrap(f"FLOPs and state of one row of {summary.length:,} tokens, forward, spread over its tokens."):
+        out.print(line, "dim")
     out.print()
 
 
@@ -239,7 +245,9 @@ def show_data(facts: Mapping[str, Any], out: Console = console) -> None:
     for line in out.wrap(": ".join(filter(None, [str(facts.get("source", "")), sizes])), indent=2):
         out.print(line)
     if facts.get("unigram_entropy") is not None:
-        out.print(f"unigram entropy {facts['unigram_entropy']:.4f} nats: the loss of a model that only counts tokens")
+        told = f"unigram entropy {facts['unigram_entropy']:.4f} nats: the loss of a model that only counts tokens"
+        for line in out.wrap(told, indent=2):
+            out.print(line)
     out.print()
 
 
@@ -350,7 +358,9 @@ def show_jobs(jobs: Sequence[Outcome], out: Console = console) -> None:
         out.print(f"{len(failed)} of {len(records)} jobs did not end well:", "bad")
         for record in failed:
             what = " ".join(record.overrides) or record.name
-            for line in out.wrap(f"{what}: {record.status}. {record.reason}", indent=2):
+            reason, *more = record.reason.splitlines() or [""]
+            reason += f" (and {len(more)} more)" if more else ""
+            for line in out.wrap(f"{what}: {record.status}. {reason}", indent=2):
                 out.print(line)
 
 

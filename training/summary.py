@@ -121,7 +121,8 @@ def _name(path: str, module: nn.Module, spec: Mapping[str, Any]) -> str:
     role = path.rpartition(".")[2]
     same_role = [name for key, name in made if key == role]
     names = same_role or [name for _, name in made]
-    return names[0] if names else type(module).__name__
+    name = names[0] if names else type(module).__name__
+    return f"{name}, cross" if role.startswith("cross") and isinstance(module, Mixer) else name
 
 
 def _specs(spec: Any, key: str = "") -> Iterator[tuple[str, str]]:

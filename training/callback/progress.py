@@ -45,7 +45,7 @@ class Progress(L.Callback):
     def on_validation_end(self, trainer: L.Trainer, task: Any) -> None:
         if trainer.is_global_zero:
             best = self.meter.best.get("step") == trainer.global_step
-            console.print(crop(validation_line(self.meter.latest, trainer.global_step, best), console.width))
+            console.print(validation_line(self.meter.latest, trainer.global_step, best, console.width))
 
     def on_train_end(self, trainer: L.Trainer, task: Any) -> None:
         console.settle()
@@ -67,9 +67,7 @@ class Progress(L.Callback):
             parts.append((5, f"lr {rate(latest['lr'])}"))
         if (left := self.time_left(step)) is not None:
             parts.append((2, f"{duration(left)} left"))
-        while len(parts) > 1 and len(_join(parts)) > width:
-            parts.remove(max(parts))
-        return _join(parts)
+        return fit(parts, width)
 
     def time_left(self, step: int) -> float | None:
         """Seconds, at this session's pace so far, validations included."""
@@ -79,17 +77,25 @@ class Progress(L.Callback):
         return (time.perf_counter() - self.start) / done * max(0, self.total - step)
 
 
-def validation_line(metrics: dict[str, float], step: int, best: bool) -> str:
+def validation_line(metrics: dict[str, float], step: int, best: bool, width: int = 100) -> str:
     """What a validation came to."""
-    bits = f"   {metrics['val/bits_per_byte']:.3f} bits/byte" if "val/bits_per_byte" in metrics else ""
-    return f"  validation at {step:,}   loss {metrics['val/loss']:.4f}{bits}{'   best' if best else ''}"
+    parts = [(0, f"validation at {step:,}"), (1, f"loss {metrics['val/loss']:.4f}")]
+    if "val/bits_per_byte" in metrics:
+        parts.append((3, f"{metrics['val/bits_per_byte']:.3f} bits/byte"))
+    return fit([*parts, (2, "best")] if best else parts, width)
+
+
+def fit(parts: list[tuple[int, str]], width: int) -> str:
+    """Parts of a line, each with its rank, side by side; what does not fit is left out, the least first."""
+    parts = list(parts)
+    while True:
+        line = "  " + "   ".join(text for _, text in parts)
+        if len(line) <= width or len(parts) == 1:
+            return crop(line, width)
+        parts.remove(max(parts))
 
 
 def total_steps(trainer: L.Trainer) -> int:
     """How many steps there will be in all; 0 where nobody knows."""
     total = trainer.estimated_stepping_batches
     return int(total) if 0 < total < float("inf") else 0
-
-
-def _join(parts: list[tuple[int, str]]) -> str:
-    return "  " + "   ".join(text for _, text in parts)

@@ -8,7 +8,7 @@ from typing import Any
 import lightning as L
 
 from registry import register
-from training.console import console
+from training.console import console, printable
 from training.task import SequenceTask
 
 
@@ -61,6 +61,6 @@ class Sample(L.Callback):
 
 def show(prompt: str, answer: str, follows: bool) -> None:
     """A prompt and how the model goes on, set off from what the program says."""
-    told = console.style(prompt, "dim") + ("" if follows else "  ->  ") + answer
+    told = console.style(printable(prompt), "dim") + ("" if follows else "  ->  ") + printable(answer)
     for line in told.splitlines() or [""]:
         console.print(f"  {line.rstrip()}")
