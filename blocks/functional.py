@@ -327,11 +327,12 @@ def flexed(q: Tensor, k: Tensor, v: Tensor, view: View, *, scale: float, bias: T
     allowed = allowed_by(view)
     rule = None
     if allowed is not None:
-        wide = allowed.expand(B, 1, T, S)
-        make = lambda: create_block_mask(  # noqa: E731
-            lambda b, h, i, j: wide[b, 0, i, j], B, None, T, S, device=str(q.device)
-        )
-        rule = view.queries.once(("flex", T, S, id(view.allowed)), make)
+        allowed = allowed.expand(B, 1, T, S)
+
+        def make() -> Any:
+            return create_block_mask(lambda b, h, i, j: allowed[b, 0, i, j], B, None, T, S, device=str(q.device))
+
+        rule = view.queries.once(("flex", view.allowed, T, S), make)
     added = None if bias is None else bias.to(q.dtype).expand(B, H, T, S)
     score = None if added is None else (lambda s, b, h, i, j: s + added[b, h, i, j])
     kernel = _compiled_flex() if q.device.type == "cuda" else flex_attention
@@ -342,7 +343,7 @@ def flexed(q: Tensor, k: Tensor, v: Tensor, view: View, *, scale: float, bias: T
         scale=scale,
         enable_gqa=k.shape[2] != H,
     )
-    return out.transpose(1, 2)  # type: ignore[no-any-return, union-attr]
+    return out.transpose(1, 2)  # type: ignore[no-any-return]
 
 
 @functools.cache

@@ -85,7 +85,8 @@ class DifferentialAttention(Attention[Past]):
         q = self.reading.queries(self.to_q(x).unflatten(-1, (2 * self.n_heads, -1)), layout)  # (B, T, 2 H, K)
         (k, v), view, state = look(self._keys_values, x, layout, self.mask, state, memory)
         both = self.reading(q, k, v.repeat_interleave(2, dim=2), view)  # (B, T, 2 H, 2 K)
-        one, other = both.unflatten(2, (-1, 2)).unbind(3)  # (B, T, H, 2 K)
+        # Consecutive query heads share a key head, so the first attentions of a group stand together.
+        one, other = both.unflatten(2, (self.n_kv_heads, 2, -1)).unbind(3)  # (B, T, G, H / G, 2 K)
         y = self.norm(one - self.balance().to(one.dtype) * other) * (1 - self.start)
         return self.to_out(y.flatten(2)), state
 

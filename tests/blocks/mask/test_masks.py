@@ -30,7 +30,11 @@ RULES = {
     "dilated both ways": (functools.partial(Dilated, size=2, dilation=3), False, lambda q, k: q - k in (-3, 0, 3)),
     "chunked": (functools.partial(Chunked, size=7), True, lambda q, k: q // 7 == k // 7 and k <= q),
     "chunked both ways": (functools.partial(Chunked, size=7), False, lambda q, k: q // 7 == k // 7),
-    "strided": (functools.partial(Strided, stride=6), True, lambda q, k: 0 <= q - k and (q - k < 6 or (q - k) % 6 == 0)),
+    "strided": (
+        functools.partial(Strided, stride=6),
+        True,
+        lambda q, k: k <= q and (q - k < 6 or (q - k) % 6 == 0),
+    ),
     "strided both ways": (functools.partial(Strided, stride=6), False, lambda q, k: abs(q - k) < 6 or (q - k) % 6 == 0),
     "prefix": (functools.partial(Prefix, size=9), False, lambda q, k: k < 9 or k <= q),
     "longformer": (

@@ -1,0 +1,280 @@
+"""What queries see, sparse patterns and kernels: against loops, each other, and the cost they declare."""
+
+import functools
+import math
+
+import pytest
+import torch
+from torch.testing import assert_close
+from torch.utils.flop_counter import FlopCounterMode
+
+from blocks.contracts import PAD, Layout, Mask
+from blocks.functional import (
+    View,
+    allowed_by,
+    attend,
+    band,
+    flexed,
+    fused,
+    lowering,
+    pairs,
+    pattern_of,
+    products,
+    see,
+    weighted,
+)
+from blocks.mask.bigbird import BigBird
+from blocks.mask.chunked import Chunked
+from blocks.mask.longformer import Longformer
+from blocks.mask.strided import Strided
+from blocks.mask.window import Window
+
+B, H, G, K = 2, 4, 2, 8
+SCALE = K**-0.5
+
+SPARSE = [
+    functools.partial(Window, size=20),
+    functools.partial(Chunked, size=24),
+    functools.partial(Longformer, size=9, n_global=3),
+    functools.partial(BigBird, size=8),
+]
+
+
+def draw(length, dtype=torch.float64, heads=(H, G, G), width=K):
+    return [torch.randn(B, length, n, width, dtype=dtype, requires_grad=True) for n in heads]
+
+
+def plainly(q, k, v, view):
+    """The oracle: every pair, in one piece, in plain torch."""
+    scores = products(q, k) * SCALE
+    allowed = allowed_by(view)
+    if allowed is not None:
+        scores = scores.masked_fill(~allowed, -math.inf)
+    return weighted(scores.softmax(-1), v)
+
+
+def dense_view(mask, layout):
+    allowed = mask(layout, layout)
+    nothing = ~allowed.any(-1, keepdim=True)
+    return View(layout, layout, allowed=allowed | nothing, blind=nothing[..., None])
+
+
+def gradients(out, tensors):
+    return torch.autograd.grad((out * torch.linspace(0, 1, out.numel(), dtype=out.dtype).view_as(out)).sum(), tensors)
+
+
+def scattered(length):
+    """Documents of several lengths with padding before, between, inside and behind."""
+    document = torch.zeros(B, length, dtype=torch.long)
+    document[:, length // 3 :] = 1
+    document[1, length // 2 :] = 2
+    document[:, :5] = PAD
+    document[0, length // 2 : length // 2 + 9] = PAD
+    document[1, -7:] = PAD
+    position = torch.full_like(document, PAD)
+    for row in range(B):
+        for one in range(3):
+            where = document[row] == one
+            position[row, where] = torch.arange(int(where.sum()))
+    return Layout(position, document)
+
+
+def test_products_and_weighted_group_consecutive_heads():
+    q, k, v = draw(5)
+    expected = torch.zeros(B, H, 5, 5, dtype=torch.float64)
+    for h in range(H):
+        expected[:, h] = q[:, :, h] @ k[:, :, h * G // H].transpose(1, 2)
+    assert_close(products(q, k), expected)
+    read = torch.stack([expected[:, h] @ v[:, :, h * G // H] for h in range(H)], dim=2)
+    assert_close(weighted(expected, v), read)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("make", SPARSE, ids=lambda m: m.func.__name__)
+@pytest.mark.parametrize("kernel", [plainly, functools.partial(fused, scale=SCALE)], ids=["eager", "fused"])
+def test_blocks_give_what_all_pairs_give(make, causal, kernel):
+    """Forward and backward, in rows that are no multiple of a block."""
+    layout, mask = Layout.full(B, 301), make(causal)
+    view = see(mask, layout)
+    assert view.blocks is not None
+    tensors = draw(301)
+    got, expected = attend(*tensors, view, kernel), attend(*tensors, dense_view(mask, layout), plainly)
+    assert_close(got, expected)
+    for g, e in zip(gradients(got, tensors), gradients(expected, tensors), strict=True):
+        assert_close(g, e)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("make", SPARSE[:2], ids=lambda m: m.func.__name__)
+def test_windows_are_followed_through_packing_and_padding(make, causal):
+    """Padding may stand even inside a document: real tokens are brought together first."""
+    layout, mask = scattered(331), make(causal)
+    view = see(mask, layout)
+    assert view.blocks is not None
+    assert view.blocks.order is not None
+    tensors = draw(331)
+    got = attend(*tensors, view, functools.partial(fused, scale=SCALE))
+    expected = attend(*tensors, dense_view(mask, layout), plainly)
+    assert_close(got, expected)
+    for g, e in zip(gradients(got, tensors), gradients(expected, tensors), strict=True):
+        assert_close(g, e)
+    assert not got[~layout.real].any()
+
+
+@pytest.mark.parametrize("make", SPARSE[2:], ids=lambda m: m.func.__name__)
+def test_patterns_of_whole_rows_are_not_followed_in_packed_ones(make):
+    layout, mask = scattered(331), make(True)
+    view = see(mask, layout)
+    assert view.blocks is None
+    tensors = draw(331)
+    expected = attend(*tensors, dense_view(mask, layout), plainly)
+    assert_close(attend(*tensors, view, functools.partial(fused, scale=SCALE)), expected)
+
+
+@pytest.mark.parametrize("make", SPARSE, ids=lambda m: m.func.__name__)
+@pytest.mark.parametrize("causal", [True, False])
+def test_pairs_are_those_that_are_computed(make, causal):
+    for length in (100, 301, 1024):
+        mask, layout = make(causal), Layout.full(1, length, "meta")
+        q, k, v = (torch.empty(1, length, H, K, device="meta") for _ in range(3))
+        with FlopCounterMode(display=False) as counter:
+            attend(q, k, v, see(mask, layout), functools.partial(fused, scale=SCALE))
+        assert counter.get_total_flops() == 2 * pairs(mask, length) * H * 2 * K
+
+
+@pytest.mark.parametrize("make", SPARSE, ids=lambda m: m.func.__name__)
+@pytest.mark.parametrize("causal", [True, False])
+def test_pairs_grow_linearly(make, causal):
+    mask = make(causal)
+    assert pairs(mask, 16 * 4096) <= 16.5 * pairs(mask, 4096)
+    assert pairs(Mask(causal), 16 * 4096) == 256 * pairs(Mask(causal), 4096)
+
+
+def test_a_band_reaches_as_far_as_its_window():
+    assert band(1, True).table(3).tolist() == [[0], [1], [2]]
+    assert band(128, True).table(3).tolist() == [[0, PAD], [1, 0], [2, 1]]
+    assert band(130, True).table(3).tolist() == [[0, PAD, PAD], [1, 0, PAD], [2, 1, 0]]
+    assert band(128, False).table(3).tolist() == [[1, 0, PAD], [2, 1, 0], [2, 1, PAD]]
+
+
+def test_short_rows_are_not_cut():
+    assert pattern_of(Window(True, size=20), True, 40) is None
+    assert see(Window(True, size=20), Layout.full(B, 40)).blocks is None
+
+
+@pytest.mark.parametrize("length", [7, 64, 65, 200, 600])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("heads", [(H, G, G), (H, H, H)], ids=["grouped", "each its own"])
+def test_causal_rows_of_any_length_agree_with_all_pairs(length, dtype, heads):
+    """In strips or not, forward and backward; bfloat16 to its own precision."""
+    layout = Layout.full(B, length)
+    tensors = draw(length, dtype, heads)
+    exact = [t.detach().double().requires_grad_() for t in tensors]
+    got = fused(*tensors, see(Mask(True), layout), scale=SCALE)
+    expected = plainly(*exact, see(Mask(True), layout))
+    tolerance = {"atol": 1e-10, "rtol": 1e-10} if dtype == torch.float64 else {"atol": 0.05, "rtol": 0.05}
+    assert_close(got.double(), expected, **tolerance)
+    for g, e in zip(torch.autograd.grad(got.sum(), tensors), torch.autograd.grad(expected.sum(), exact), strict=True):
+        assert_close(g.double(), e, **(tolerance if dtype == torch.float64 else {"atol": 0.1, "rtol": 0.1}))
+
+
+@pytest.mark.parametrize("length", [30, 600])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_bias_is_added_under_any_mask(length, dtype):
+    tensors = draw(length, dtype)
+    bias = torch.randn(1, H, length, length, dtype=torch.float64, requires_grad=True)
+    for mask in (Mask(False), Mask(True), Strided(True, stride=5)):
+        view = see(mask, Layout.full(B, length))
+        got = fused(*tensors, view, scale=SCALE, bias=bias)
+        q, k, v = (t.detach().double() for t in tensors)
+        scores = products(q, k) * SCALE + bias
+        allowed = allowed_by(view)
+        scores = scores if allowed is None else scores.masked_fill(~allowed, -math.inf)
+        tolerance = 1e-10 if dtype == torch.float64 else 0.05
+        assert_close(got.double(), weighted(scores.softmax(-1), v), atol=tolerance, rtol=tolerance)
+        assert torch.autograd.grad(got.sum(), bias)[0].isfinite().all()
+
+
+@pytest.mark.parametrize("widths", [(8, 12), (12, 8)])
+def test_values_may_be_wider_or_narrower_than_keys(widths):
+    key, value = widths
+    q, k, v = (torch.randn(B, 90, H, w, dtype=torch.float64) for w in (key, key, value))
+    for mask in (Mask(True), Mask(False)):
+        view = see(mask, Layout.full(B, 90))
+        assert_close(fused(q, k, v, view, scale=SCALE), plainly(q, k, v, view))
+
+
+@pytest.mark.parametrize("kernel", [plainly, functools.partial(fused, scale=SCALE)], ids=["eager", "fused"])
+@pytest.mark.parametrize("mask", [Mask(True), Mask(False), Window(True, size=3)], ids=["causal", "full", "window"])
+def test_a_query_that_sees_nothing_reads_exactly_zero(mask, kernel):
+    """And leaves no trace in any gradient."""
+    document = torch.tensor([[0, 0, PAD, 0, 0], [PAD] * 5])
+    position = torch.tensor([[0, 1, PAD, 2, 3], [PAD] * 5])
+    layout = Layout(position, document)
+    q, k, v = draw(5)
+    out = attend(q, k, v, see(mask, layout), kernel)
+    assert not out[1].any()
+    assert not out[0, 2].any()
+    assert out[0, [0, 1, 3, 4]].abs().min() > 0
+    for gradient in torch.autograd.grad(out.square().sum(), (q, k, v)):
+        assert gradient.isfinite().all()
+        assert not gradient[1].any()
+        assert not gradient[0, 2].any()
+
+
+def test_other_documents_of_a_memory_are_hidden():
+    queries = Layout.packed(torch.tensor([[0, 0, 1], [0, 1, 2]]))
+    keys = Layout.packed(torch.tensor([[0, 1, 1, PAD], [1, 1, 2, 2]]))
+    view = see(Mask(False), queries, keys)
+    expected = queries.document[:, :, None] == keys.document[:, None, :]
+    assert torch.equal(view.allowed & ~view.blind[..., 0], expected)
+    assert view.blind.flatten().tolist() == [False, False, False, True, False, False]
+
+
+def test_whole_rows_need_no_mask():
+    layout = Layout.full(B, 40)
+    assert see(Mask(True), layout) == View(layout, layout, causal=True)
+    assert see(Mask(False), layout) == View(layout, layout)
+    memory = see(Mask(False), layout, Layout.full(B, 7))
+    assert memory.allowed is None
+    assert memory.blind is None
+
+
+def test_a_policy_is_lowered_once_a_forward():
+    asked = []
+
+    class Counting(Window):
+        def sees(self, q, k):
+            asked.append(1)
+            return super().sees(q, k)
+
+    mask, layout = Counting(True, size=4), Layout.full(B, 30).fresh()
+    assert see(mask, layout) is see(mask, layout)
+    assert len(asked) == 1
+    see(Counting(True, size=4), layout)
+    assert len(asked) == 2
+    see(mask, layout.fresh())
+    assert len(asked) == 3
+
+
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+@pytest.mark.parametrize("mask", [Mask(True), Mask(False), Window(True, size=5)], ids=["causal", "full", "window"])
+@pytest.mark.parametrize("biased", [True, False])
+def test_flex_agrees_with_all_pairs(mask, biased):
+    """Forward; it has no backward on a CPU."""
+    layout = scattered(50)
+    view = see(mask, layout)
+    q, k, v = (t.detach().float() for t in draw(50))
+    bias = torch.randn(1, H, 50, 50) if biased else None
+    expected = fused(q, k, v, view, scale=SCALE, bias=bias)
+    assert_close(flexed(q, k, v, view, scale=SCALE, bias=bias), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_lowering_says_what_is_computed():
+    assert lowering(Mask(False), "sdpa") == "native: everything is seen (sdpa)"
+    assert lowering(Mask(True), "sdpa") == "native: is_causal (sdpa)"
+    assert lowering(Mask(True), "sdpa", biased=True) == "dense fallback (sdpa)"
+    assert lowering(Mask(True), "eager") == "dense fallback (eager)"
+    assert lowering(Window(True), "eager") == "native: band (eager)"
+    assert lowering(BigBird(True), "sdpa") == "native: blocks (sdpa)"
+    assert lowering(Strided(True), "sdpa") == "dense fallback (sdpa)"
