@@ -99,7 +99,8 @@ def check(words: list[str]) -> int:
         else:
             found = [n for n in before if word in (n, REGISTRY[n].short)]
             if not found:
-                raise ConfigError(f"check: no block is named {word!r}{guess(word, sorted(before))}")
+                short = [REGISTRY[n].short for n in before]
+                raise ConfigError(f"check: no block is named {word!r}{guess(word, sorted([*short, *before]))}")
             wanted += sorted(found)
     from blocks.cases import check as verdicts
 

@@ -7,7 +7,6 @@ gets a plain spec in which everything is written out, and a folder of its own.
 from __future__ import annotations
 
 import contextlib
-import copy
 import json
 import os
 import re
@@ -173,6 +172,11 @@ class _Launch:
         if any(f.partition("=")[0] in SHOWING for f in flags):  # nothing runs
             return self._show(flags, overrides)
         overrides = expand_rerun(overrides)
+        if any(_key(o) == "sweep" for o in overrides):
+            overrides, flags = (
+                expand_sweep(overrides),
+                [*flags, *(["-m"] if not {"-m", "--multirun"} & {*flags} else [])],
+            )
         self.plugins = self.load(plugins_in(overrides))
         entries = [self.registry[n] for n in self.registry.names()]
         with stored(options(entries)) as groups:
@@ -247,8 +251,6 @@ class _Launch:
 
     def _made(self, config: DictConfig, words: list[str], folder: Path, number: int | None) -> Job:
         known = [str(k) for k in OmegaConf.load(CONF / "config.yaml")]
-        if number is None and HydraConfig.get().sweeper.get("params"):
-            raise ConfigError("sweep: a sweep must be run as many jobs, but -m is missing: python train.py -m ...")
         resolved = trace(plain(config), self.registry, known)
         as_composed: dict[str, Any] = OmegaConf.to_container(config)  # type: ignore[assignment]
         spec, written = told(resolved.spec), told(resolved.spec, secrets=False)
@@ -316,6 +318,30 @@ def expand_rerun(overrides: list[str]) -> list[str]:
     return [*(o for o in recorded if _key(o) not in said), *(o for o in overrides if _key(o) != "rerun")]
 
 
+def expand_sweep(overrides: list[str]) -> list[str]:
+    """Put what ``sweep=<name>`` varies, a file in ``conf/sweep`` or of one's own, before what else is said here.
+
+    Raises:
+        ConfigError: There is no such file, or it is not a mapping from paths to values.
+    """
+    said = {_key(o) for o in overrides}
+    varied: list[str] = []
+    for word in (o for o in overrides if _key(o) == "sweep"):
+        name = str(parse(word).value())
+        file = Path(name).expanduser() if name.endswith((".yaml", ".yml")) else CONF / "sweep" / f"{name}.yaml"
+        if not file.is_file():
+            known = sorted(f.stem for f in (CONF / "sweep").glob("*.yaml"))
+            raise ConfigError(f"sweep: no sweep is named {name!r}{guess(name, known)} There are: {', '.join(known)}.")
+        held = OmegaConf.to_container(OmegaConf.load(file))
+        if not isinstance(held, dict):
+            raise ConfigError(f"sweep: {file} must be a mapping from paths to values, but holds {held!r}.")
+        for path, values in held.items():
+            if path not in said:
+                several = values if isinstance(values, list) else [values]
+                varied.append(f"{path!s}={_said(several)}")
+    return [*varied, *(o for o in overrides if _key(o) != "sweep")]
+
+
 def _key(override: str) -> str:
     """What an override is about, however it is written: ``+decoder/mixer=lstm`` is about ``decoder.mixer``."""
     return override.partition("=")[0].lstrip("+~").replace("/", ".")
@@ -372,6 +398,9 @@ def prepare(overrides: Iterable[str], groups: dict[str, list[str]], strict: bool
             parsed.append(parse(word))
         except ConfigError as error:
             problems.append(str(error))
+    said = [_key(str(o.input_line)) for o in parsed if not o.is_delete()]
+    twice = dict.fromkeys(k for k in said if said.count(k) > 1)
+    problems += [f"{k}: must be chosen once, but is chosen {said.count(k)} times." for k in twice]
     targets = [o.input_line for o in parsed if "_target_" in str(o.input_line)]
     problems += [f"{t}: a config must name registered blocks, but this names a Python object." for t in targets]
     keys = [_key(str(o.input_line)) for o in parsed]
@@ -474,12 +503,19 @@ def _quoted(text: Any) -> str:
 # Options, folders, errors ---------------------------------------------------------------------------------------------
 
 
+class _Store(dict[str, Any]):
+    """Options that are only read. Hydra would copy all of them for each composition, which takes most of its time."""
+
+    def __deepcopy__(self, memo: Any) -> _Store:
+        return self
+
+
 @contextlib.contextmanager
 def stored(made: Iterable[Option]) -> Iterator[dict[str, list[str]]]:
     """Options in Hydra's store while this lasts; gives every group with what it can be set to, presets included."""
     store = ConfigStore.instance()
-    before = copy.copy(store.repo)
-    store.repo = {k: v for k, v in before.items() if k in ("hydra", "_dummy_empty_config_.yaml")}
+    before = store.repo
+    store.repo = _Store({k: v for k, v in before.items() if k in ("hydra", "_dummy_empty_config_.yaml")})
     groups: dict[str, list[str]] = {}
     for file in sorted(CONF.rglob("*.yaml")):
         if file.parent != CONF:
@@ -600,7 +636,8 @@ def _leaf(parent: Any, key: Any, path: str, problems: list[str]) -> Any:
     try:
         value = "???" if OmegaConf.is_missing(parent, key) else parent[key]
     except OmegaConfBaseException as error:
-        problems.append(f"{path}: must be a value, but {str(error).splitlines()[0]}")
+        reason = str(error).splitlines()[0].partition("resolving interpolation: ")
+        problems.append(f"{path}: must be a value, but {(reason[2] or reason[0]).strip(chr(34))}.")
         return None
     if isinstance(value, DictConfig | ListConfig):
         value = _plain(value, path, problems)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import inspect
+import io
+import itertools
 import re
 import sys
+import tokenize
 
 from registry.core import REGISTRY, Entry
 from registry.errors import ConfigError
@@ -139,4 +142,15 @@ def _renamed(entry: Entry, name: str, title: str) -> str:
     decorators = re.compile(r"(?:^@register\(.*\)\n)+(?=(?:class|def) " + old + r"\b)", re.MULTILINE)
     source = decorators.sub(f'@register("{name}"{defaults})\n', source)
     source = re.sub(r"^@register\(\"(?!" + name + r"\").*\)\n", "", source, flags=re.MULTILINE)
-    return re.sub(rf"\b{old}\b", title, source)
+    return _call(source, old, title)
+
+
+def _call(source: str, old: str, new: str) -> str:
+    """Rename a class where code names it, not where prose or another module does."""
+    lines = source.splitlines(keepends=True)
+    tokens = list(tokenize.generate_tokens(io.StringIO(source).readline))
+    for before, token in reversed(list(itertools.pairwise(tokens))):
+        if token.type == tokenize.NAME and token.string == old and before.string not in (".", "import"):
+            row, column = token.start[0] - 1, token.start[1]
+            lines[row] = lines[row][:column] + new + lines[row][column + len(old) :]
+    return "".join(lines)

@@ -112,6 +112,8 @@ def _cost(entry: Entry) -> list[str]:
         facts: tuple[Any, ...] = (D_MODEL,) if entry.family == "ffn" else (D_MODEL, Mask(causal))
         try:
             block = REGISTRY.factory(entry.name)(*facts, *([None] if entry.family == "attention" else []))
+            if block is None:  # nothing is there, and costs nothing
+                return []
             cost = block.cost(LENGTH)
         except ValueError:
             continue

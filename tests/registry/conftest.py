@@ -1,0 +1,13 @@
+"""What a test registers is gone after it."""
+
+import pytest
+
+from registry import REGISTRY
+
+
+@pytest.fixture(autouse=True)
+def registry_as_it_was():
+    before = dict(REGISTRY._entries)
+    yield
+    REGISTRY._entries.clear()
+    REGISTRY._entries.update(before)

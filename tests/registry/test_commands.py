@@ -1,0 +1,136 @@
+"""Holds ``python -m registry`` to: every name is told about, and a new file works as it stands."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from registry import REGISTRY, ConfigError
+from registry.__main__ import main
+from registry.compose import launch
+from registry.new import template
+from registry.plugins import load, load_one
+from registry.show import grids, page
+
+load()
+ALL = REGISTRY.names()
+
+
+def test_list_tells_of_every_name(capsys):
+    assert main(["list"]) == 0
+    said = capsys.readouterr().out.split()
+    assert {REGISTRY[n].short for n in ALL} <= set(said)
+
+
+def test_list_of_one_family_says_what_its_blocks_can_do(capsys):
+    assert main(["list", "recurrent"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("recurrent  (mixer=...)\n")
+    assert "[causal, both ways, constant state]" in " ".join(said.split())
+
+
+def test_show_tells_choices_sources_cost_and_use(capsys):
+    assert main(["show", "attention/gqa"]) == 0
+    said = capsys.readouterr().out
+    for part in ("attention/gqa: ", "Choices", "n_kv_heads", "Sources", "https://", "Cost of 1024 tokens", "Use"):
+        assert part in said
+    assert "python train.py attention=gqa attention.n_heads=8" in said
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_every_name_has_a_page(name):
+    assert page(REGISTRY[name]).startswith(f"{name}: ")
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["lst"], "no command is named 'lst'. Did you mean 'list'? There are: list, show, new, check, matrix."),
+        (["show", "gqqa"], "show: no block is named 'gqqa'. Did you mean 'gqa'?"),
+        (["show"], "show: a name must be given, as in show attention/gqa."),
+        (["new", "attention"], "new: a family and a name must be given, as in new attention my_attention."),
+        (["new", "norm", "Mine"], "new: a name must be lower-case letters, digits and underscores, but got 'Mine'."),
+        (["check"], "check: a name or a file must be given, as in check ./my_block.py."),
+        (["check", "gruu"], "check: no block is named 'gruu'. Did you mean 'gru'?"),
+    ],
+)
+def test_a_mistake_is_said(capsys, words, sentence):
+    assert main(words) == 2
+    assert capsys.readouterr().err == f"error: {sentence}\n"
+
+
+@pytest.mark.parametrize("family", REGISTRY.families())
+def test_a_new_file_registers_a_block_that_works(family, tmp_path):
+    name = f"new_{family}"
+    file = tmp_path / f"{name}.py"
+    file.write_text(template(family, name))
+    load_one(str(file))
+    entry = REGISTRY[f"{family}/{name}"]
+    assert entry.constructor.__name__ == f"New{family.capitalize()}"
+    old = [REGISTRY[n] for n in ALL if REGISTRY[n].family == family]
+    assert any(entry.facts == e.facts for e in old)
+    for choice in entry.choices.values():
+        assert choice.doc
+
+
+def test_a_new_file_can_start_from_any_block(tmp_path):
+    text = template("norm", "normed_like_layer", "layer")
+    assert '@register("norm/normed_like_layer")\nclass NormedLikeLayer(' in text
+    assert "norm/layer" not in text
+
+
+def test_a_taken_name_is_not_new():
+    with pytest.raises(ConfigError, match=r"^new: norm/rms is taken, by .*rms.py:\d+. Pick another name.$"):
+        template("norm", "rms")
+
+
+def test_the_readme_s_new_attention_trains_as_an_option(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["new", "attention", "my_attention"]) == 0
+    Path("my_attention.py").write_text(capsys.readouterr().out)
+    specs = []
+    words = ["plugins=[./my_attention.py]", "attention=my_attention", "attention.width=32"]
+    assert launch(lambda job: specs.append(job.spec) or job.record(), len, words) == 0
+    mixer = specs[0]["model"]["decoder"]["layers"][0]["mixer"]
+    assert (mixer["name"], mixer["width"]) == ("attention/my_attention", 32)
+
+
+def test_check_runs_the_laws_on_a_file_a_line_a_law(tmp_path, capsys):
+    file = tmp_path / "my_norm.py"
+    file.write_text(template("norm", "checked_norm"))
+    assert main(["check", str(file)]) == 0
+    *lines, last = capsys.readouterr().out.splitlines()
+    assert last == "all laws hold"
+    assert any(line.startswith("ok       norm/checked_norm  ") for line in lines)
+
+
+def test_check_fails_on_a_block_that_breaks_a_law(tmp_path, capsys):
+    file = tmp_path / "broken_norm.py"
+    text = template("norm", "broken_norm").replace("return ", "return 1 + x.mean(0, keepdim=True) + ")
+    file.write_text(text)
+    assert main(["check", str(file)]) == 1
+    assert "BROKEN " in capsys.readouterr().out
+
+
+def test_a_file_without_a_block_can_not_be_checked(tmp_path, capsys):
+    file = tmp_path / "empty.py"
+    file.write_text("")
+    assert main(["check", str(file)]) == 2
+    assert capsys.readouterr().err == (
+        f"error: check: {file} must register a block that is not there yet, but registers none.\n"
+    )
+
+
+def test_the_matrix_is_a_grid_a_slot_with_reasons(capsys):
+    assert main(["matrix", "gru", "mha"]) == 0
+    said = capsys.readouterr().out
+    for part in ("encoder: mixer and mask", "decoder: attention and position, mask/causal", "Refused because"):
+        assert part in said
+
+
+def test_the_matrix_can_be_a_line_each(capsys):
+    assert main(["matrix", "gru", "--all"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "decoder  recurrent/gru  mask/causal  position/none  native  native" in lines
+    assert grids([]).startswith("native: as cheap as its rule; dense: every pair is computed; -: refused, ")
