@@ -1,4 +1,4 @@
-"""A run that Lightning takes up from a checkpoint meets the batches, and makes the weights, of one that never stopped."""
+"""A run that is taken up from a checkpoint meets the batches, and makes the weights, of one that never stopped."""
 
 from pathlib import Path
 

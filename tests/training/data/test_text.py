@@ -79,6 +79,7 @@ def test_batches_are_a_function_of_seed_epoch_and_index(file: Path):
     first = [list(data.train_dataloader()) for data in (one, again, other)]
     assert all(same(a, b) for a, b in zip(first[0], first[1], strict=True))
     assert not any(same(a, b) for a, b in zip(first[0], first[2], strict=True))
+    assert not {b.step_seed for b in first[0]} & {b.step_seed for b in first[2]}
     loader = again.train_dataloader()
     loader.load_state_dict({"given": len(loader)})
     assert not any(same(a, b) for a, b in zip(first[0], loader, strict=True))

@@ -29,7 +29,9 @@ def test_targets_are_what_stood_there():
     assert batch.layout.dense
 
 
-@pytest.mark.parametrize(("rate", "length", "n"), [(0.15, 40, 6), (0.15, 3, 1), (0.5, 10, 5), (1.0, 10, 10)])
+@pytest.mark.parametrize(
+    ("rate", "length", "n"), [(0.15, 40, 6), (0.15, 45, 7), (0.15, 3, 1), (0.5, 10, 5), (1.0, 10, 10)]
+)
 def test_every_row_is_asked_for_its_share(rate: float, length: int, n: int):
     _, examples = windows(30, length)
     batch = masked_token(rate=rate).batch(examples, np.random.default_rng(0))
@@ -65,8 +67,10 @@ def test_shares_can_be_chosen():
 
 
 def test_special_tokens_are_never_asked_for():
-    rows = [Example(np.array([EOS, 10, EOS, 11])), Example(np.array([EOS, EOS, EOS, EOS]))]
-    batch = masked_token(rate=1.0).batch(rows, np.random.default_rng(0))
+    objective = masked_token(rate=1.0)
+    objective.tokenizer.reserve(1)
+    rows = [Example(np.array([EOS, 10, *objective.tokenizer.sentinels, 11])), Example(np.array([EOS] * 4))]
+    batch = objective.batch(rows, np.random.default_rng(0))
     assert batch.targets.tolist() == [[IGNORE, 10, IGNORE, 11], [IGNORE] * 4]
 
 

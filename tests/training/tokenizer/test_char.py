@@ -36,6 +36,13 @@ def test_any_text_comes_back(tokenizer: Char, text: str):
     assert tokenizer.n_bytes(ids) == len(text.encode())
 
 
+def test_characters_are_as_many_bytes_as_in_utf8():
+    text = "\x7f\x80\u07ff\u0800\uffff\U00010000"
+    char = Char()
+    char.train([text])
+    assert [char.n_bytes(char.encode(c)) for c in text] == [1, 2, 2, 3, 3, 4]
+
+
 def test_special_ids_stand_for_no_bytes(tokenizer: Char):
     tokenizer.reserve(1)
     ids = [tokenizer.bos, *tokenizer.encode("hö"), *tokenizer.sentinels, tokenizer.eos]
