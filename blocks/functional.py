@@ -156,7 +156,7 @@ def see(mask: Mask, queries: Layout, keys: Layout | None = None) -> View:
     """
     if keys is not None:
         return _see_others(mask, queries, keys)
-    return queries.once(("view", mask), lambda: _see_own(mask, queries))  # type: ignore[no-any-return]
+    return queries.once(("view", mask), lambda: _see_own(mask, queries))
 
 
 def _see_own(mask: Mask, layout: Layout) -> View:
@@ -288,7 +288,9 @@ def _sdpa(
     q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, dropout: float, causal: bool = False
 ) -> Tensor:
     out = F.scaled_dot_product_attention(
-        *(t.transpose(1, 2) for t in (q, k, v)),
+        q.transpose(1, 2),
+        k.transpose(1, 2),
+        v.transpose(1, 2),
         attn_mask=mask,
         dropout_p=dropout,
         is_causal=causal,
@@ -335,22 +337,24 @@ def flexed(q: Tensor, k: Tensor, v: Tensor, view: View, *, scale: float, bias: T
         rule = view.queries.once(("flex", view.allowed, T, S), make)
     added = None if bias is None else bias.to(q.dtype).expand(B, H, T, S)
     score = None if added is None else (lambda s, b, h, i, j: s + added[b, h, i, j])
-    kernel = _compiled_flex() if q.device.type == "cuda" else flex_attention
+    kernel: Any = _compiled_flex() if q.device.type == "cuda" else flex_attention
     out = kernel(
-        *(t.transpose(1, 2) for t in (q, k, v)),
+        q.transpose(1, 2),
+        k.transpose(1, 2),
+        v.transpose(1, 2),
         score_mod=score,
         block_mask=rule,
         scale=scale,
         enable_gqa=k.shape[2] != H,
     )
-    return out.transpose(1, 2)  # type: ignore[no-any-return]
+    return out.transpose(1, 2)
 
 
 @functools.cache
 def _compiled_flex() -> Callable[..., Any]:
     from torch.nn.attention.flex_attention import flex_attention
 
-    return torch.compile(flex_attention)  # type: ignore[no-any-return]
+    return torch.compile(flex_attention)
 
 
 # What it costs ---------------------------------------------------------------------------------------------------

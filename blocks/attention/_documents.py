@@ -23,7 +23,7 @@ class Documents(NamedTuple):
     @classmethod
     def of(cls, layout: Layout) -> Documents:
         """Told apart once a forward."""
-        return layout.once("documents", lambda: cls._tell(layout))  # type: ignore[no-any-return]
+        return layout.once("documents", lambda: cls._tell(layout))
 
     @classmethod
     def _tell(cls, layout: Layout) -> Documents:

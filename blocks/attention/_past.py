@@ -55,7 +55,9 @@ class Past(State):
             past = self._write(new, layout, count)
         elif layout.position.shape[1] > 1 and mask.window is not None:  # writing would drop what the first ones see
             seen = tuple(torch.cat([old, t.to(old.dtype)], dim=1) for old, t in zip(self.kept, new, strict=True))
-            where = Layout(*(torch.cat(pair, dim=1) for pair in zip(self.layout[:2], layout[:2], strict=True)))
+            where = Layout(
+                torch.cat([self.position, layout.position], dim=1), torch.cat([self.document, layout.document], dim=1)
+            )
             past = self._write(new, layout, count)
         else:
             past = self._write(new, layout, count)

@@ -105,7 +105,7 @@ class Reading(nn.Module):
 
     def weights(self, q: Tensor, k: Tensor, view: View) -> Tensor:
         """What each query gives each key. (B, H, T, S)"""
-        return self.normaliser(self.scores(q, k, view), allowed_by(view))  # type: ignore[no-any-return]
+        return self.normaliser(self.scores(q, k, view), allowed_by(view))
 
     def scores(self, q: Tensor, k: Tensor, view: View) -> Tensor:
         """How alike each query and each key are, and where they stand. (B, H, T, S)"""

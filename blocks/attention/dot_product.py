@@ -31,6 +31,8 @@ class DotProductAttention(Attention[Past]):
         ValueError: ``d_model`` is no multiple of ``n_heads``, or the backend can not do what is asked.
     """
 
+    place: Tensor
+
     def __init__(
         self,
         d_model: int,

@@ -24,6 +24,7 @@ class Chunked(Mask):
         ValueError: ``size`` is less than 1.
     """
 
+    window: int
     blocks: Pattern
 
     def __init__(self, causal: bool, /, *, size: int = 64) -> None:

@@ -22,6 +22,8 @@ class Window(Mask):
         ValueError: ``size`` is less than 1.
     """
 
+    window: int
+
     def __init__(self, causal: bool, /, *, size: int = 64) -> None:
         if size < 1:
             raise ValueError(f"size must be at least 1, but got {size}.")

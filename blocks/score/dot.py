@@ -58,4 +58,4 @@ class DotScore(Score):
         norm = self.norm_q if role == "query" else self.norm_k
         if norm is None:
             return rotate(x)
-        return rotate(norm(x)) if self.order == "norm_first" else norm(rotate(x))  # type: ignore[no-any-return]
+        return rotate(norm(x)) if self.order == "norm_first" else norm(rotate(x))

@@ -122,9 +122,8 @@ def test_only_what_is_filled_is_looked_at():
 def test_more_tokens_than_were_asked_for_are_refused():
     past = empty_past(1, 4, Causal(True), torch.zeros(1), (1,))
     layout = Layout.full(1, 5)._replace(dense=False)
-    with pytest.raises(
-        ValueError, match="^a state of 4 tokens must not be given more, but got 5. Ask for more capacity.$"
-    ):
+    sentence = r"^a state of 4 tokens must not be given more, but got 5\. Ask for more capacity\.$"
+    with pytest.raises(ValueError, match=sentence):
         past.append((torch.ones(1, 5, 1),), layout, Causal(True))
 
 
