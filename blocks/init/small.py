@@ -9,7 +9,7 @@ from __future__ import annotations
 from torch import nn
 
 from blocks.contracts import Init
-from blocks.init._scheme import SCORE, body, normal, scoring, writers
+from blocks.init._scheme import body, guess_evenly, normal, writers
 from registry import register
 
 
@@ -20,8 +20,7 @@ class Small(Init):
     def __call__(self, model: nn.Module) -> None:
         for part in body(model):
             normal(part, (2 / (5 * part.weight.shape[1])) ** 0.5)
-        for part in scoring(model):
-            normal(part, SCORE * part.weight.shape[1] ** -0.5)
+        guess_evenly(model)
         for part, count in writers(model):
             width, layers = part.weight.shape[0], count / 2  # a layer of the paper writes twice
             normal(part, min((2 / (5 * part.weight.shape[1])) ** 0.5, 2 / (layers * width**0.5)))

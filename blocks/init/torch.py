@@ -8,7 +8,7 @@ from __future__ import annotations
 from torch import nn
 
 from blocks.contracts import Init
-from blocks.init._scheme import SCORE, body, normal, scoring
+from blocks.init._scheme import body, guess_evenly
 from registry import register
 
 
@@ -19,5 +19,4 @@ class Torch(Init):
     def __call__(self, model: nn.Module) -> None:
         for part in body(model):
             part.reset_parameters()
-        for part in scoring(model):
-            normal(part, SCORE * part.weight.shape[1] ** -0.5)
+        guess_evenly(model)
