@@ -134,7 +134,7 @@ def against_bare_loop(precision: str, rounds: int, steps: int, device: str) -> N
     torch.manual_seed(0)
     seconds = interleave(
         {
-            "under Lightning": lightning_contender(ours(), batches("cpu"), DTYPES[precision], device, steps),
+            "under Lightning": lightning_contender(ours(), batches("cpu"), DTYPES[precision], device, LENGTH),
             "bare loop": contender(ours(), our_loss, DTYPES[precision], device),
         },
         rounds,
