@@ -35,7 +35,8 @@ from registry.core import REGISTRY, Registry
 from registry.errors import STOPPED, BlockwrightError, CheckpointError, ConfigError, MachineError
 from registry.options import Known, Option, options
 from registry.scan import builtin
-from registry.slots import MODEL_SLOTS, RUN_LISTS, RUN_SLOTS, STACK_SLOTS, refuse_targets, trace
+from registry.slots import refuse_targets, trace
+from registry.tables import MODEL_SLOTS, RUN_LISTS, RUN_SLOTS, STACK_SLOTS
 from registry.values import guess
 
 CONF = Path(__file__).resolve().parents[1] / "conf"

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol
 
 from registry.core import Choice
-from registry.slots import LAYER_SLOTS, MODEL_SLOTS, RUN_SLOTS, STACK_SETTINGS, STACK_SLOTS, VARIANTS
+from registry.tables import LAYER_SLOTS, MODEL_SLOTS, RUN_SLOTS, STACK_SETTINGS, STACK_SLOTS, VARIANTS
 
 
 class Known(Protocol):

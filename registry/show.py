@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from registry.core import MISSING, MIXERS, REGISTRY, Choice, Entry
-from registry.slots import LAYER_SLOTS, MODEL_SLOTS, RUN_LISTS, RUN_SLOTS, STACK_SLOTS
+from registry.tables import LAYER_SLOTS, MODEL_SLOTS, RUN_LISTS, RUN_SLOTS, STACK_SLOTS
 from registry.values import spoken
 
 WIDTH = 118
