@@ -30,6 +30,9 @@ OWN = {
 DEFAULTS = {"devices": 1, "log_every_n_steps": 10, "check_val_every_n_epoch": None}
 """Where a run differs from Lightning when nothing is said; ``null`` counts validations in batches, across epochs."""
 
+PRECISIONS = ("auto", "32-true", "bf16-true", "bf16-mixed", "16-true", "16-mixed", "64-true", "32", "bf16", "16", "64")
+"""What numbers are computed in, by Lightning's names; ``auto`` is what is fast here."""
+
 
 def trainer_choices(asked: Mapping[str, Any]) -> dict[str, Any]:
     """What ``trainer.*`` comes to on this machine, as arguments of Lightning's Trainer.
@@ -49,8 +52,12 @@ def trainer_choices(asked: Mapping[str, Any]) -> dict[str, Any]:
         raise ConfigError("\n".join(wrong))
     made = DEFAULTS | dict(asked)
     made["accelerator"] = accelerator(made.get("accelerator") or "auto", made["devices"])
-    if made.get("precision") in (None, "auto"):
-        made["precision"] = precision(made["accelerator"])
+    asked_for = str(made.get("precision") or "auto")
+    if asked_for not in PRECISIONS:
+        raise ConfigError(
+            f"trainer.precision: must be one of {', '.join(PRECISIONS)}, but got {asked_for}{guess(asked_for, PRECISIONS)}"
+        )
+    made["precision"] = precision(made["accelerator"]) if asked_for == "auto" else asked_for
     steps = made.get("max_steps")
     if steps is not None and (not isinstance(steps, int) or steps < -1 or steps == 0):
         raise ConfigError(f"trainer.max_steps: must be a number of steps (-1: no limit), but got {steps!r}.")

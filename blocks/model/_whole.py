@@ -55,6 +55,12 @@ def _scale(sublayer: nn.Module, gain: float) -> None:
             module.weight.mul_(gain)
 
 
+def check_sizes(d_model: int, max_length: int) -> None:
+    """Raises ``ValueError`` where a model would have no width or no room for a token."""
+    if d_model < 1 or max_length < 1:
+        raise ValueError(f"d_model and max_length must be at least 1, but got {d_model} and {max_length}.")
+
+
 def check_length(tokens: Tensor, max_length: int) -> None:
     """Raises ``ValueError`` where a row has more tokens than the model was built for."""
     if tokens.shape[1] > max_length:

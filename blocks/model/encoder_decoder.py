@@ -12,7 +12,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from blocks.contracts import Cost, Embedding, Head, Init, Layout, Memory, Model, Site, Stack, State
-from blocks.model._whole import check_capacity, check_length, depth_of, join, start, total
+from blocks.model._whole import check_capacity, check_length, check_sizes, depth_of, join, start, total
 from registry import Factory, register
 from registry.errors import Refusals
 
@@ -54,6 +54,7 @@ class EncoderDecoder(Model):
         tie: bool = True,
     ) -> None:
         super().__init__()
+        check_sizes(d_model, max_length)
         self.max_length = max_length
         site = partial(Site, max_length=max_length, encoder_layers=depth_of(encoder), decoder_layers=depth_of(decoder))
         parts = Refusals()

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from blocks.contracts import Cost, Embedding, Head, Init, Layout, Memory, Model, Site, Stack, State
-from blocks.model._whole import check_capacity, check_length, depth_of, join, start, total
+from blocks.model._whole import check_capacity, check_length, check_sizes, depth_of, join, start, total
 from registry import Factory, register
 from registry.errors import Refusals
 
@@ -48,6 +48,7 @@ class EncoderOnly(Model):
         tie: bool = True,
     ) -> None:
         super().__init__()
+        check_sizes(d_model, max_length)
         self.max_length = max_length
         site = Site(causal=False, max_length=max_length, encoder_layers=depth_of(encoder))
         parts = Refusals()
