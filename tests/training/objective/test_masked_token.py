@@ -29,9 +29,7 @@ def test_targets_are_what_stood_there():
     assert batch.layout.dense
 
 
-@pytest.mark.parametrize(
-    ("rate", "length", "n"), [(0.15, 40, 6), (0.15, 45, 7), (0.15, 3, 1), (0.5, 10, 5), (1.0, 10, 10)]
-)
+@pytest.mark.parametrize(("rate", "length", "n"), [(0.15, 40, 6), (0.15, 45, 7), (0.15, 3, 1), (1.0, 10, 10)])
 def test_every_row_is_asked_for_its_share(rate: float, length: int, n: int):
     _, examples = windows(30, length)
     batch = masked_token(rate=rate).batch(examples, np.random.default_rng(0))
