@@ -55,7 +55,8 @@ def trainer_choices(asked: Mapping[str, Any]) -> dict[str, Any]:
     asked_for = str(made.get("precision") or "auto")
     if asked_for not in PRECISIONS:
         raise ConfigError(
-            f"trainer.precision: must be one of {', '.join(PRECISIONS)}, but got {asked_for}{guess(asked_for, PRECISIONS)}"
+            f"trainer.precision: must be one of {', '.join(PRECISIONS)}, but got {asked_for}"
+            f"{guess(asked_for, PRECISIONS)}"
         )
     made["precision"] = precision(made["accelerator"]) if asked_for == "auto" else asked_for
     steps = made.get("max_steps")
