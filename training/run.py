@@ -89,6 +89,8 @@ def run(job: Job) -> Record:
         start = time.perf_counter()
         try:
             parts = prepare(job)
+            meter = Meter(*(bytes_per_token(parts.data.facts, half) for half in ("train", "val")))
+            trainer = trainer_of(parts, job.folder, [meter, *parts.callbacks, signals])
             tell(job, parts, record)
             if job.spec.get("dry_run"):
                 record.status = "dry run"
@@ -97,7 +99,7 @@ def run(job: Job) -> Record:
             composed = yaml.safe_dump(job.config, sort_keys=False, allow_unicode=True)
             write_whole(job.folder / "config.yaml", lambda file: file.write(composed.encode()))
             record.save(job.folder)
-            fit(job, parts, record, signals)
+            fit(job, parts, record, trainer, meter)
             record.status = "done"
         except Stopped as stop:
             record.status, record.reason = "stopped", f"{stop}{'' if stop.saved else ', before anything was saved'}"
@@ -182,12 +184,10 @@ def tell(job: Job, parts: Parts, record: Record) -> None:
     report.show_data(parts.data.facts)
 
 
-def fit(job: Job, parts: Parts, record: Record, signals: Signals) -> None:
+def fit(job: Job, parts: Parts, record: Record, trainer: L.Trainer, meter: Meter) -> None:
     """Train, and note in the record what came of it, however it ends."""
     spec = job.spec
     seed_everything(spec["seed"])
-    facts = parts.data.facts
-    meter = Meter(*(_bytes_per_token(facts, half) for half in ("train", "val")))
     task = SequenceTask(
         build(job, "model", parts.data.vocab_size),
         parts.objective,
@@ -199,10 +199,9 @@ def fit(job: Job, parts: Parts, record: Record, signals: Signals) -> None:
             "tokenizer": parts.tokenizer.state(),
             "vocab_size": parts.data.vocab_size,
             "gives": parts.data.gives,
-            "fingerprint": facts.get("fingerprint"),
+            "fingerprint": parts.data.facts.get("fingerprint"),
         },
     )
-    trainer = trainer_of(parts, job.folder, [meter, *parts.callbacks, signals])
     if parts.checkpoint is not None:
         for logger in parts.loggers:
             if isinstance(logger, Csv):
@@ -347,6 +346,7 @@ def quiet_lightning() -> Iterator[None]:
         yield
 
 
-def _bytes_per_token(facts: Mapping[str, Any], half: str) -> float:
+def bytes_per_token(facts: Mapping[str, Any], half: str) -> float:
+    """Bytes of text that a token of one half of the data stands for; 0 where the data is no text."""
     tokens, size = facts.get(f"{half}_tokens"), facts.get(f"{half}_bytes")
     return size / tokens if tokens and size else float(facts.get("bytes_per_token") or 0.0)

@@ -1,0 +1,152 @@
+"""The command: from words to a trained model, and what its exit status says."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from registry.compose import launch
+from train import compare, train
+from training.results import read_record
+
+ROOT = Path(__file__).parents[1]
+SMALL = [
+    "debug=tiny",
+    "trainer.max_steps=4",
+    "trainer.val_check_interval=4",
+    "decoder.n_layers=1",
+    "data=text",
+    "data.batch_size=2",
+    "data.val_batches=1",
+    "data.path=text.txt",
+]
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A folder with a text, where runs go."""
+    (tmp_path / "text.txt").write_text("the quick brown fox jumps over the lazy dog\n" * 100)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BLOCKWRIGHT_RUNS", str(tmp_path / "runs"))
+    monkeypatch.setenv("BLOCKWRIGHT_CACHE", str(tmp_path / "cache"))
+    return tmp_path
+
+
+def small(*words):
+    """The words of a small run, and others that may take the place of some."""
+    said = {word.partition("=")[0] for word in words}
+    return [*(word for word in SMALL if word.partition("=")[0] not in said), *words]
+
+
+def command(*words):
+    return launch(train, compare, small(*words))
+
+
+def runs(here):
+    return sorted(p for p in (here / "runs").iterdir()) if (here / "runs").exists() else []
+
+
+def test_one_command_trains_and_leaves_one_folder(here, capsys):
+    assert command("attention=gqa", "attention.n_kv_heads=4") == 0
+    (folder,) = runs(here)
+    record = read_record(folder)
+    assert record.status == "done"
+    assert record.spec["model"]["decoder"]["layers"][0]["mixer"]["n_kv_heads"] == 4
+    assert record.overrides[-2:] == ["attention=gqa", "attention.n_kv_heads=4"]
+    printed = capsys.readouterr().out
+    assert re.search(r"mixer +gqa +n_kv_heads 4", printed)
+    assert "sample" in printed
+
+
+def test_a_dry_run_leaves_nothing(here, capsys):
+    assert command("dry_run=true") == 0
+    assert runs(here) == []
+    assert "parameters" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("word", "status"),
+    [
+        ("attention=gqqa", 2),
+        ("optimizer.lr=-1", 2),
+        ("trainer.max_stepz=3", 2),
+        ("attention.n_heads=7", 2),
+        ("data.path=nothing.txt", 3),
+        ("ckpt_path=nothing.ckpt", 4),
+        ("trainer.accelerator=tpu_of_nobody", 2),
+    ],
+)
+def test_a_mistake_is_a_sentence_and_a_status_and_leaves_nothing(here, capsys, word, status):
+    assert command(word) == status
+    said = capsys.readouterr()
+    assert said.err.startswith("error: ")
+    assert "Traceback" not in said.err
+    assert runs(here) == []
+
+
+def test_a_loss_that_is_no_number_ends_with_76(here, capsys):
+    assert command("optimizer=sgd", "optimizer.lr=1e30", "schedule=constant", "trainer.max_steps=20") == 76
+    assert "the loss became" in capsys.readouterr().err
+    assert read_record(runs(here)[0]).status == "diverged"
+
+
+def test_many_jobs_end_with_a_table_and_one_that_fails_is_named(here, capsys):
+    assert command("-m", "norm=rms,layer", "attention.n_heads=4,7") == 1
+    said = capsys.readouterr().out
+    table = said[said.rindex("norm ") :].splitlines()
+    assert [line.split()[:2] for line in table[2:6]] == [["rms", "4"], ["rms", "7"], ["layer", "4"], ["layer", "7"]]
+    assert [line.split()[-1] for line in table[2:6]] == ["done", "failed", "done", "failed"]
+    assert "2 of 4 jobs did not end well:" in table
+    assert "n_heads=7: failed." in said.replace("\n  ", " ")
+
+
+def test_many_jobs_that_all_end_well_end_with_0(here, capsys):
+    assert command("-m", "seed=1,2") == 0
+    assert "* lowest" in capsys.readouterr().out
+
+
+def test_a_run_is_repeated_from_its_folder(here, capsys):
+    assert command("name=first", "norm=layer") == 0
+    assert launch(train, compare, ["rerun=runs/first", "name=second"]) == 0
+    first, second = (read_record(here / "runs" / name) for name in ("first", "second"))
+    assert first.spec["model"] == second.spec["model"]
+    assert first.metrics["best"] == second.metrics["best"]
+
+
+def test_a_run_goes_on_from_its_checkpoint(here, capsys):
+    assert command("name=first") == 0
+    words = ["rerun=runs/first", "ckpt_path=runs/first/checkpoints/last.ckpt", "trainer.max_steps=6", "name=second"]
+    assert launch(train, compare, words) == 0
+    assert read_record(here / "runs" / "second").metrics["steps"] == 6
+    assert "resumed at step 4" in capsys.readouterr().out
+
+
+def test_a_signal_ends_with_75_and_a_checkpoint(here):
+    """The whole program in a process of its own, as a scheduler would stop it."""
+    words = small("name=stopped", "trainer.max_steps=100000", "trainer.val_check_interval=100000")
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "train.py"), *words],
+        cwd=here,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    metrics = here / "runs" / "stopped" / "metrics.csv"
+    deadline = time.monotonic() + 120
+    while not metrics.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)
+    said, _ = process.communicate(timeout=60)
+    assert process.returncode == 75, said
+    record = read_record(here / "runs" / "stopped")
+    assert (record.status, record.reason) == ("stopped", "stopped by SIGTERM")
+    assert (here / "runs" / "stopped" / record.files["last"]).exists()
+    assert "ckpt_path=runs/stopped/checkpoints/last.ckpt" in said
+    assert "WARNING" not in said
+    assert "Warning" not in said
