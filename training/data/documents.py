@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from registry.errors import DataError
 
-PIECE = 1 << 24
+PIECE = 1 << 22
 """Bytes read at a time; a piece ends where a line does."""
 
 
