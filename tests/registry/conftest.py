@@ -3,6 +3,9 @@
 import pytest
 
 from registry import REGISTRY
+from registry.plugins import load_builtin
+
+load_builtin()
 
 
 @pytest.fixture(autouse=True)
