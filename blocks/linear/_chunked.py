@@ -23,13 +23,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from typing import Any, NamedTuple, overload
+from typing import NamedTuple, overload
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from blocks.contracts import PAD, Cost, Layout, Mask, Mixer, State
+from blocks.contracts import PAD, Layout, Mask, State
 
 CHUNK = 64
 """The most tokens of a chunk: longer ones weigh more pairs, shorter ones carry more states."""
@@ -154,8 +154,8 @@ def delta(
             [v.shape[-1], k.shape[-1]], -1
         )
         written = _times(k, w.leave).mT  # (N, B, H, K, C)
-        unit = torch.eye(k.shape[-1], dtype=k.dtype, device=k.device)
-        past, s = _carry(_times(unit, w.keep) - written @ replaced, written @ added, s, layout, torch.matmul)
+        eye = torch.eye(k.shape[-1], dtype=k.dtype, device=k.device)
+        past, s = _carry(_times(eye, w.keep) - written @ replaced, written @ added, s, layout, torch.matmul)
         out = scores @ (added - replaced @ past) + _times(q @ past, w.enter)
         return _join(out, length), s
 
@@ -184,7 +184,7 @@ def backwards(layout: Layout) -> Layout:
     number = (layout.position == 0).cumsum(1)
     last = number.new_zeros(len(number), number.shape[1] + 1).scatter_reduce(1, number, layout.position, "amax")
     position = torch.where(layout.real, last.gather(1, number) - layout.position, PAD)
-    return layout._replace(position=position.flip(1), document=layout.document.flip(1), heads=None)
+    return layout._replace(position=position.flip(1), document=layout.document.flip(1), heads=None, scratch=None)
 
 
 def exact(device: torch.device) -> AbstractContextManager[object]:
@@ -227,53 +227,6 @@ def even_chunk_of(length: int) -> int:
 def n_chunks(length: int) -> int:
     """The chunks of a length, whose states follow one another."""
     return -(-length // CHUNK)
-
-
-def projection_flops(block: nn.Module, length: int) -> int:
-    """Of every linear map in ``block``, applied once to each token."""
-    return sum(2 * length * m.weight.numel() for m in block.modules() if isinstance(m, nn.Linear))
-
-
-def fading_flops(length: int, n_heads: int, n_features: int, value_dim: int, pair_dim: int | None = None) -> int:
-    """Of ``fading`` without a state; ``pair_dim`` is the width of what pairs are made of, all heads together."""
-    size = chunk_of(length)
-    chunks = -(-length // size)
-    pairs = size * size * ((pair_dim or n_heads * n_features) + n_heads * value_dim)
-    states = 2 * size * n_heads * n_features * value_dim if chunks > 1 else 0
-    return 2 * chunks * (pairs + states)
-
-
-def channels_flops(length: int, n_heads: int, key_dim: int, value_dim: int) -> int:
-    """Of ``channels`` without a state."""
-    size = even_chunk_of(length)
-    chunks = -(-length // size)
-    pairs = size * size * value_dim + size * (size - 1) // 2 * key_dim
-    states = 2 * size * key_dim * value_dim if chunks > 1 else 0
-    return 2 * chunks * n_heads * (pairs + states)
-
-
-def delta_flops(length: int, n_heads: int, key_dim: int, value_dim: int) -> int:
-    """Of ``delta`` without a state; a triangular solve does not count as a product."""
-    size = chunk_of(length)
-    chunks = -(-length // size)
-    pairs = size * size * (2 * key_dim + value_dim)
-    states = key_dim * (size * (key_dim + 3 * value_dim) + key_dim * value_dim) if chunks > 1 else 0
-    return 2 * chunks * n_heads * (pairs + states)
-
-
-def scan_cost(block: Mixer[Any], length: int, scan_flops: int, other_flops: int = 0) -> Cost:
-    """What a block costs that projects and scans, once or (under a full mask) both ways.
-
-    Its states follow one another, one a chunk; by them the first token reaches the last.
-    """
-    causal, chunks = block.mask.causal, n_chunks(length)
-    return Cost(
-        parameters=sum(p.numel() for p in block.parameters()),
-        flops=projection_flops(block, length) + other_flops + (scan_flops if causal else 2 * scan_flops),
-        state_bytes=block.empty_state(1, length).bytes() if causal else 0,
-        steps=chunks,
-        path=chunks,
-    )
 
 
 class _Weights(NamedTuple):
@@ -319,10 +272,11 @@ def _carry(
 ) -> tuple[Tensor, Tensor | None]:
     """From chunk to chunk, ``s <- keep s + update``: what enters each (N, B, H, K, V), and what leaves the last."""
     state = torch.zeros_like(update[0]) if s is None or layout.dense else s
+    keeps = [None] * len(update) if keep is None else keep.unbind()
     past = []
-    for i, new in enumerate(update.unbind()):
+    for kept, new in zip(keeps, update.unbind(), strict=True):
         past.append(state)
-        state = new + (state if keep is None else times(keep[i], state))
+        state = new + (state if kept is None else times(kept, state))
     return torch.stack(past), None if s is None else state
 
 

@@ -6,23 +6,13 @@ Katharopoulos et al. 2020, https://arxiv.org/abs/2006.16236
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from blocks.contracts import Cost, Layout, Mixer, State
-from blocks.linear._chunked import (
-    PRODUCT,
-    Kernel,
-    backwards,
-    everywhere,
-    fading,
-    fading_flops,
-    n_chunks,
-    projection_flops,
-)
+from blocks.contracts import Layout, State
+from blocks.linear._chunked import PRODUCT, Kernel, backwards, everywhere, fading
 
 EPS = 1e-6
 """Added to the sum of the weights, so that a query that weighs nothing reads zero."""
@@ -113,16 +103,3 @@ def running_peak(top: Tensor, layout: Layout, before: Tensor | None) -> Tensor:
         top = torch.cat([top[:, :step], torch.maximum(top[:, step:], earlier)], 1)
         step *= 2
     return top
-
-
-def mean_cost(
-    block: Mixer[Any], length: int, n_heads: int, n_features: int, value_dim: int, pair_dim: int | None = None
-) -> Cost:
-    """What a block costs that projects and takes a mean of values; ``pair_dim`` as for ``fading_flops``."""
-    if block.mask.causal:
-        mean, steps = fading_flops(length, n_heads, n_features, value_dim + 1, pair_dim), n_chunks(length)
-        kept = block.empty_state(1, length).bytes()
-    else:
-        mean, steps, kept = 4 * length * n_heads * n_features * (value_dim + 1), 1, 0
-    parameters = sum(p.numel() for p in block.parameters())
-    return Cost(parameters, projection_flops(block, length) + mean, kept, steps, steps)

@@ -64,7 +64,7 @@ def aligned(x: Tensor, layout: Layout) -> tuple[Tensor, Layout, Tensor | None]:
         return x, layout, None
     order = layout.once("linear/order", lambda: layout.real.logical_not().int().argsort(dim=1, stable=True))
     position, document = layout.position.gather(1, order), layout.document.gather(1, order)
-    return _rows(x, order), layout._replace(position=position, document=document, heads=None), order
+    return _rows(x, order), layout._replace(position=position, document=document, heads=None, scratch=None), order
 
 
 def restored(y: Tensor, order: Tensor | None) -> Tensor:

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from blocks.contracts import Cost, Layout, Mask, Memory, Mixer
 from blocks.linear._chunked import Kernel, Outer, empty_sum, require_causal, require_plain
-from blocks.linear._normalised import mean_cost, weighted_mean
+from blocks.linear._cost import mean_cost
+from blocks.linear._normalised import weighted_mean
 from registry import register
 
 

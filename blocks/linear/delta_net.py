@@ -11,16 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from blocks.contracts import Cost, Layout, Mask, Memory, Mixer
-from blocks.linear._chunked import (
-    both_ways,
-    delta,
-    delta_flops,
-    empty_sum,
-    require_causal,
-    require_plain,
-    scan_cost,
-    unit,
-)
+from blocks.linear._chunked import both_ways, delta, empty_sum, require_causal, require_plain, unit
+from blocks.linear._cost import delta_flops, scan_cost
 from blocks.linear._short import Convolved, ShortConvolution, aligned, restored
 from registry import register
 

@@ -10,16 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from blocks.contracts import Cost, Layout, Mask, Memory, Mixer
-from blocks.linear._chunked import (
-    both_ways,
-    delta,
-    delta_flops,
-    empty_sum,
-    require_causal,
-    require_plain,
-    scan_cost,
-    unit,
-)
+from blocks.linear._chunked import both_ways, delta, empty_sum, require_causal, require_plain, unit
+from blocks.linear._cost import delta_flops, scan_cost
 from blocks.linear._decay import TimeStep
 from blocks.linear._short import Convolved, ShortConvolution, aligned, restored
 from registry import register

@@ -12,16 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from blocks.contracts import Cost, Layout, Mask, Memory, Mixer
-from blocks.linear._chunked import (
-    Outer,
-    both_ways,
-    channels,
-    channels_flops,
-    empty_sum,
-    require_causal,
-    require_plain,
-    scan_cost,
-)
+from blocks.linear._chunked import Outer, both_ways, channels, empty_sum, require_causal, require_plain
+from blocks.linear._cost import channels_flops, scan_cost
 from registry import register
 
 

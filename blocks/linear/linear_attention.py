@@ -15,7 +15,8 @@ from torch.nn import functional as F
 
 from blocks.contracts import Cost, Layout, Mask, Memory, Mixer, State
 from blocks.linear._chunked import Outer, empty_sum, require_causal, require_plain
-from blocks.linear._normalised import Peaked, exponential_mean, mean_cost, weighted_mean
+from blocks.linear._cost import mean_cost
+from blocks.linear._normalised import Peaked, exponential_mean, weighted_mean
 from registry import register
 
 Feature = Literal["elu", "relu", "relu2", "softmax", "exp"]

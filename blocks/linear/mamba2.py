@@ -10,15 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from blocks.contracts import Cost, Layout, Mask, Memory, Mixer
-from blocks.linear._chunked import (
-    both_ways,
-    empty_sum,
-    fading,
-    fading_flops,
-    require_causal,
-    require_plain,
-    scan_cost,
-)
+from blocks.linear._chunked import both_ways, empty_sum, fading, require_causal, require_plain
+from blocks.linear._cost import fading_flops, scan_cost
 from blocks.linear._decay import TimeStep
 from blocks.linear._short import Convolved, ShortConvolution, aligned, restored
 from registry import register

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from blocks.contracts import Cost, Layout, Mask, Memory, Mixer
 from blocks.linear._chunked import empty_sum, exact, require_causal, require_plain
-from blocks.linear._normalised import Peaked, exponential_mean, mean_cost
+from blocks.linear._cost import mean_cost
+from blocks.linear._normalised import Peaked, exponential_mean
 from registry import register
 
 

@@ -85,6 +85,7 @@ def costs_what_it_says() -> Callable[[Callable[[], Mixer[Any]]], None]:
             with FlopCounterMode(display=False) as counter:
                 mixer(torch.empty(1, length, mixer.d_model, device="meta"), Layout.full(1, length, "meta"))
             assert mixer.cost(length).flops == counter.get_total_flops()
+        assert mixer.cost(16_384).flops == 16 * mixer.cost(1_024).flops
 
     return check
 
