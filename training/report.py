@@ -22,7 +22,7 @@ def show_composition(spec: Mapping[str, Any], record: Record, out: Console = con
     rows = list(composition(spec))
     slot = max(len(row[0]) for row in rows) + 2
     name = max(len(row[1]) for row in rows) + 2
-    if slot + name + 16 > out.width:  # a narrow terminal: the choices go below the name
+    if slot + name + 24 > out.width:  # a narrow terminal: the choices go below the name
         slot, name = slot - 1, 0
     for where, what, choices in rows:
         left = f"{where:<{slot}}"

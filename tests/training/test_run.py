@@ -230,6 +230,7 @@ def test_a_value_that_lightning_refuses(make_job):
     job = make_job(trainer={"precision": "7-true"})
     with pytest.raises(ConfigError, match=r"^trainer: .*7-true"):
         run(job)
+    assert list(job.folder.iterdir()) == []
 
 
 def test_all_that_is_wrong_is_said_at_once(make_job):

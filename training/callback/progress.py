@@ -24,7 +24,7 @@ class Progress(L.Callback):
 
     def on_train_start(self, trainer: L.Trainer, task: Any) -> None:
         self.meter = next(c for c in trainer.callbacks if isinstance(c, Meter))  # type: ignore[attr-defined]
-        self.start = time.perf_counter()
+        self.start: tuple[float, int] | None = None  # when the first step was over, and which it was
         self.shown = 0.0
         self.total = total_steps(trainer)
         self.every = max(trainer.log_every_n_steps, -(-(self.total or 1000) // LINES))
@@ -33,8 +33,9 @@ class Progress(L.Callback):
     def on_train_batch_end(self, trainer: L.Trainer, task: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         if not trainer.is_global_zero:
             return
+        now = time.perf_counter()
+        self.start = self.start or (now, trainer.global_step)
         if console.terminal:
-            now = time.perf_counter()
             if now >= self.shown + REFRESH:
                 self.shown = now
                 console.live(self.line(trainer.global_step, console.width - 1))
@@ -70,11 +71,11 @@ class Progress(L.Callback):
         return fit(parts, width)
 
     def time_left(self, step: int) -> float | None:
-        """Seconds, at this session's pace so far, validations included."""
-        done = step - self.meter.first_step
-        if not self.total or not done:
+        """Seconds, at this session's pace since its first step, validations included."""
+        since, first = self.start or (0.0, step)
+        if not self.total or step <= first:
             return None
-        return (time.perf_counter() - self.start) / done * max(0, self.total - step)
+        return (time.perf_counter() - since) / (step - first) * max(0, self.total - step)
 
 
 def validation_line(metrics: dict[str, float], step: int, best: bool, width: int = 100) -> str:
