@@ -57,7 +57,9 @@ def judge(slot: str, mixer: str, mask: str, position: str) -> tuple[str, str]:
         block = mixer_of(mixer, policy, position)
         if slot == "cross_attention":
             if not isinstance(block, Attention):
-                raise ValueError("cross_attention must be an attention, which can read a memory, but got another mixer.")
+                raise ValueError(
+                    "cross_attention must be an attention, which can read a memory, but got another mixer."
+                )
             block.empty_state(1, 0)
         elif slot == "decoder":
             block.empty_state(1, 4)

@@ -1,1 +1,1 @@
-"""Compositions: what runs when nothing is chosen, and presets. Blocks are not configured here; the registry does that."""
+"""Compositions: what runs when nothing is chosen, and presets. What a block can be, the registry knows."""

@@ -149,8 +149,24 @@ def launch(
 
 def report(error: BaseException) -> None:
     """Say on stderr what has to change, a line for each thing."""
-    for line in str(error).splitlines():
+    for line in together(str(error).splitlines()):
         print(f"error: {line}", file=sys.stderr)
+
+
+def together(lines: Iterable[str]) -> list[str]:
+    """Lines that differ only in the layer they speak of, as one that names the layers."""
+    place = re.compile(r" \((\w+)\.layers\.(\d+)(?:\.[\w.]+)?\): ")
+    spoken: dict[tuple[str, str, str], list[str]] = {}
+    for line in lines:
+        found = place.search(line)
+        key = (line[: found.start()], found[1], line[found.end() :]) if found else (line, "", "")
+        spoken.setdefault(key, []).append(found[2] if found else "")
+    told = []
+    for (what, stack, says), layers in spoken.items():
+        many = list(dict.fromkeys(layers))
+        named = f"layer {many[0]}" if len(many) == 1 else f"layers {', '.join(many[:-1])} and {many[-1]}"
+        told.append(f"{what} (in {named} of {stack}): {says}" if stack else what)
+    return told
 
 
 class _Launch:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from hydra.core.config_store import ConfigStore
 
-from registry.compose import Job, Record, as_written, launch, reserve
+from registry.compose import Job, Record, as_written, launch, reserve, together
 from registry.errors import DIVERGED, STOPPED, DataError
 from registry.plugins import load
 
@@ -410,6 +410,21 @@ def test_a_word_that_can_not_be_read_is_said(run, capsys):
     assert run("seed=[1") == 2
     (line,) = errors(capsys)
     assert line.startswith("seed=[1: must be written as path=value, but it can not be read (")
+
+
+def test_what_is_wrong_in_many_layers_is_said_once():
+    said = [
+        "attention (decoder.layers.0.mixer): too wide.",
+        "norm (decoder.layers.0.residual.norm): too narrow.",
+        "attention (decoder.layers.2.mixer): too wide.",
+        "attention (decoder.layers.3.mixer): too wide.",
+        "decoder.layers.1.mixer: too long.",
+    ]
+    assert together(said) == [
+        "attention (in layers 0, 2 and 3 of decoder): too wide.",
+        "norm (in layer 0 of decoder): too narrow.",
+        "decoder.layers.1.mixer: too long.",
+    ]
 
 
 # What shows without running ---------------------------------------------------------------------------------------
