@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$n)
 
-.PHONY: train test test-all lint format catalogue bench clean
+.PHONY: train test test-all lint format catalogue clean
 
 train: .venv/installed  ## train the default model on real text
 	$(BIN)/python train.py
@@ -29,6 +29,9 @@ format: .venv/installed
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[test,lint]'
 	@touch $@
+
+catalogue: .venv/installed  ## write docs/catalogue.md anew, from the registry and the figures in docs/catalogue.json
+	$(BIN)/python benchmarks/catalogue.py page
 
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -74,7 +74,7 @@ def batches(device: str) -> Iterator[tuple[Tensor, Tensor]]:
     generator = torch.Generator().manual_seed(0)
     while True:
         rows = torch.randint(0, VOCAB, (ROWS, LENGTH + 1), generator=generator).to(device)
-        yield rows[:, :-1], rows[:, 1:]
+        yield rows[:, :-1].contiguous(), rows[:, 1:].contiguous()
 
 
 def contender(model: nn.Module, loss: Callable[..., Tensor], dtype: torch.dtype, device: str) -> Callable[[], None]:

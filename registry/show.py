@@ -60,7 +60,7 @@ def page(entry: Entry) -> str:
     doc = inspect.getdoc(entry.constructor) or ""
     head = [f"{entry.name}: {entry.doc}", f"{_near(entry.where)}"]
     told = _prose(doc)
-    sources = _sources(entry)
+    sources = sources(entry)
     rows = [_choice(c) for c in entry.choices.values()]
     parts = [*head, "", *told]
     if rows:
@@ -85,7 +85,7 @@ def _prose(doc: str) -> list[str]:
     return [*(f"  {line}".rstrip() for line in rest.splitlines()), ""] if rest else []
 
 
-def _sources(entry: Entry) -> list[str]:
+def sources(entry: Entry) -> list[str]:
     module = sys.modules.get(entry.constructor.__module__)
     lines = (inspect.getdoc(module) or "").splitlines() if module else []
     return [line for line in lines[1:] if "http" in line]

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from blocks.attention._past import Past, empty_past
-from blocks.attention._reading import host, look
+from blocks.attention.past import Past, empty_past
+from blocks.attention.reading import host, look
 from blocks.contracts import Attention, AttentionPosition, Cost, Layout, Mask, Memory, Normaliser
 from blocks.functional import View, allowed_by, attend, bias_flops, lowering, pairs, weighted
 from registry import Factory, register

@@ -11,8 +11,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from blocks.attention._past import Past, empty_past
-from blocks.attention._reading import Backend, Reading, look
+from blocks.attention.past import Past, empty_past
+from blocks.attention.reading import Backend, Reading, look
 from blocks.contracts import Attention, AttentionPosition, Cost, Layout, Mask, Memory, Normaliser, Score
 from registry import Factory, register
 

@@ -16,8 +16,8 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from blocks.attention._past import Past, empty_past
-from blocks.attention._reading import Backend, Reading, look
+from blocks.attention.past import Past, empty_past
+from blocks.attention.reading import Backend, Reading, look
 from blocks.contracts import Attention, AttentionPosition, Cost, Layout, Mask, Memory, Normaliser, Score
 from registry import Factory, register
 

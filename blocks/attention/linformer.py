@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from blocks.attention._documents import Documents, refuse_all_but_full
-from blocks.attention._past import Past, empty_past
-from blocks.attention._reading import Backend, Reading
+from blocks.attention.past import Past, empty_past
+from blocks.attention.reading import Backend, Reading
 from blocks.contracts import Attention, AttentionPosition, Cost, Layout, Mask, Memory
 from blocks.functional import see
 from registry import register

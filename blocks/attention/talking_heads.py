@@ -10,8 +10,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from blocks.attention._past import Past, empty_past
-from blocks.attention._reading import Reading, look
+from blocks.attention.past import Past, empty_past
+from blocks.attention.reading import Reading, look
 from blocks.contracts import Attention, AttentionPosition, Cost, Layout, Mask, Memory, Normaliser, Score
 from blocks.functional import View, allowed_by, attend, pairs
 from registry import Factory, register

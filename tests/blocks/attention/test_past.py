@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from blocks.attention._past import empty_past
+from blocks.attention.past import empty_past
 from blocks.attention.additive import AdditiveAttention
 from blocks.attention.differential import DifferentialAttention
 from blocks.attention.dot_product import DotProductAttention

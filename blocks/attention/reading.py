@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from blocks.attention._past import Past
+from blocks.attention.past import Past
 from blocks.contracts import AttentionPosition, Layout, Mask, Memory, Normaliser, Score
 from blocks.functional import (
     View,

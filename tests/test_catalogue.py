@@ -1,0 +1,22 @@
+"""The catalogue page is in step with the registry, and its figures cover every name that is compared."""
+
+import json
+
+import pytest
+
+from benchmarks import catalogue
+from registry import REGISTRY, plugins
+
+plugins.load()
+
+
+def test_the_page_is_in_step_with_the_registry():
+    assert catalogue.PAGE.read_text() == catalogue.page(), "run: make catalogue"
+
+
+@pytest.mark.parametrize("slot", catalogue.COMPARED)
+def test_every_name_was_compared(slot):
+    figures = json.loads(catalogue.FIGURES.read_text())
+    measured = {name for model in figures[slot].values() for name in model}
+    names = {*REGISTRY.names(*catalogue.COMPARED[slot])} - set(catalogue.NOT_TRAINED)
+    assert measured == names
