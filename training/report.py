@@ -93,8 +93,8 @@ def composition_of_stack(name: str, stack: Mapping[str, Any]) -> Iterator[tuple[
     yield from composition_of_layer({key: first[key] for key in shared}, "    ")
     for layer, where in groups if len(groups) > 1 else []:
         named = f"    layer{'s' * (len(where) > 1)} {ranges(where)}"
-        for label, *rest in composition_of_layer({k: v for k, v in layer.items() if k not in shared}, ""):
-            yield f"{named} {label}", *rest
+        for label, what, made in composition_of_layer({k: v for k, v in layer.items() if k not in shared}, ""):
+            yield f"{named} {label}", what, made
     if stack.get("norm"):
         yield "    norm", *block(stack["norm"])
 
@@ -293,8 +293,10 @@ def next_commands(record: Record, folder: Path) -> list[str]:
     if "last" in record.files:
         last = shlex.quote(str(folder / record.files["last"]))
         steps = (record.spec.get("trainer") or {}).get("max_steps")
-        more = isinstance(steps, int) and steps > 0 and record.status == "done"
-        commands.append(f"{again} ckpt_path={last}" + (f" trainer.max_steps={2 * steps}" if more else ""))
+        more = ""
+        if isinstance(steps, int) and steps > 0 and record.status == "done":
+            more = f" trainer.max_steps={2 * steps}"
+        commands.append(f"{again} ckpt_path={last}{more}")
     if record.status == "done":
         commands.append(f"{again} seed={record.seed + 1}")
     return commands

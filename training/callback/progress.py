@@ -22,8 +22,8 @@ LINES = 20
 class Progress(L.Callback):
     """One live line on a terminal, a line now and then anywhere else, and a line for each validation."""
 
-    def on_train_start(self, trainer: L.Trainer, task: Any) -> None:
-        self.meter = next(c for c in trainer.callbacks if isinstance(c, Meter))  # type: ignore[attr-defined]
+    def on_train_start(self, trainer: Any, task: Any) -> None:
+        self.meter = next(c for c in trainer.callbacks if isinstance(c, Meter))
         self.start: tuple[float, int] | None = None  # when the first step was over, and which it was
         self.shown = 0.0
         self.total = total_steps(trainer)

@@ -1,0 +1,77 @@
+"""What a run asks of this machine: bfloat16 where the hardware is fast at it, devices that are there."""
+
+import pytest
+import torch
+
+from registry.errors import ConfigError, MachineError
+from training import machine
+
+
+@pytest.mark.parametrize(
+    ("bf16", "amx", "expected"),
+    [(True, False, "bf16-mixed"), (False, True, "bf16-mixed"), (False, False, "32-true")],
+)
+def test_a_processor_trains_in_bf16_where_it_multiplies_in_it(monkeypatch, bf16, amx, expected):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: bf16)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    assert machine.precision("cpu") == expected
+
+
+def test_a_torch_that_can_not_tell_means_float32(monkeypatch):
+    for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported"):
+        monkeypatch.delattr(torch.cpu, name, raising=False)
+    assert machine.precision("cpu") == "32-true"
+
+
+@pytest.mark.parametrize(
+    ("capability", "expected"), [((9, 0), "bf16-mixed"), ((8, 0), "bf16-mixed"), ((7, 5), "32-true")]
+)
+def test_a_gpu_trains_in_bf16_from_ampere_on(monkeypatch, capability, expected):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+    assert machine.precision("cuda") == expected
+
+
+def test_a_person_s_precision_is_kept():
+    made = machine.trainer_choices({"max_steps": 1, "accelerator": "cpu", "precision": "64-true"})
+    assert made["precision"] == "64-true"
+
+
+@pytest.mark.parametrize(
+    ("gpus", "asked", "devices", "expected"),
+    [
+        (0, "auto", 1, "cpu"),
+        (1, "auto", 1, "cuda"),
+        (4, "auto", 4, "cuda"),
+        (4, "gpu", "0,3", "gpu"),
+        (2, "cpu", 1, "cpu"),
+    ],
+)
+def test_auto_is_the_fastest_there_is(monkeypatch, gpus, asked, devices, expected):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert machine.accelerator(asked, devices) == expected
+
+
+def test_more_processes_than_cores_are_refused(monkeypatch):
+    monkeypatch.setattr(machine.os, "cpu_count", lambda: 2)
+    assert machine.accelerator("cpu", 2) == "cpu"
+    with pytest.raises(
+        MachineError, match=r"^trainer\.devices: must be at most 2, the cores of this machine, but got 3\.$"
+    ):
+        machine.accelerator("cpu", 3)
+
+
+@pytest.mark.parametrize("steps", [0, -2, 1.5, "many"])
+def test_steps_are_counted(steps):
+    with pytest.raises(ConfigError, match=r"^trainer\.max_steps: must be a number of steps"):
+        machine.trainer_choices({"max_steps": steps})
+
+
+def test_every_wrong_name_is_named():
+    with pytest.raises(ConfigError) as refusal:
+        machine.trainer_choices({"max_steps": 1, "presicion": "auto", "callbacks": []})
+    assert str(refusal.value).splitlines() == [
+        "trainer.presicion: Lightning's Trainer has no choice 'presicion'. Did you mean 'precision'?",
+        "trainer.callbacks: must not be set here, but with callbacks=[...].",
+    ]
