@@ -22,7 +22,7 @@ from registry import register
 Feature = Literal["elu", "relu", "relu2", "softmax", "exp"]
 
 FEATURES: dict[str, Callable[[Tensor], Tensor]] = {
-    "elu": lambda x: F.elu(x) + 1,
+    "elu": lambda x: F.relu(x) + x.clamp(max=0).exp(),  # elu(x) + 1; the backward of F.elu can not be compiled here
     "relu": F.relu,
     "relu2": lambda x: F.relu(x).square(),
     "softmax": lambda x: x.softmax(-1),

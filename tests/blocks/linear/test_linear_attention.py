@@ -63,6 +63,23 @@ def test_exponentials_beyond_all_numbers_weigh_what_a_softmax_makes_of_them(caus
     torch.testing.assert_close(read, mean, rtol=1e-4, atol=1e-4)  # EPS stands beside weights that are not near one
 
 
+def test_the_greatest_exponent_of_one_document_is_nothing_to_the_next():
+    q, k, v = torch.randn(3, 1, 50, 2, 4, dtype=torch.float64)
+    k[:, 20:] -= 5000
+    layout = Layout.packed(torch.tensor([[0] * 20 + [1] * 30]))
+    packed, _ = exponential_mean(q, k, v, layout, None, causal=True)
+    second, _ = exponential_mean(q[:, 20:], k[:, 20:], v[:, 20:], Layout.full(1, 30), None, causal=True)
+    torch.testing.assert_close(packed[:, 20:], second, rtol=1e-9, atol=1e-9)
+
+
+def test_it_compiles_forward_and_backward():
+    torch._dynamo.reset()
+    mixer, x = LinearAttention(16, Mask(True), n_heads=2), torch.randn(2, 20, 16, requires_grad=True)
+    compiled = torch.compile(mixer, backend="aot_eager", fullgraph=True)
+    grads = [torch.autograd.grad(m(x, Layout.full(2, 20))[0].square().sum(), x)[0] for m in (compiled, mixer)]
+    torch.testing.assert_close(*grads)
+
+
 def test_a_query_that_weighs_nothing_reads_zero():
     mixer = LinearAttention(4, Mask(True), n_heads=1, feature="relu")
     torch.nn.init.constant_(mixer.to_q.weight, -1.0)
