@@ -255,7 +255,7 @@ def show_end(record: Record, folder: Path, out: Console = console) -> None:
     """The best of the run, what it left, and what may come next."""
     metrics, best = record.metrics, record.metrics.get("best") or {}
     out.print()
-    head = {"done": "done", "stopped": "stopped", "diverged": "diverged"}.get(record.status, record.status)
+    head = record.reason if record.status == "stopped" else record.status
     pace = [f"{metrics['steps']:,} steps in {duration(metrics['seconds'])}"] if metrics.get("steps") else []
     pace += [f"{count(metrics['tokens_per_second'])} tokens/s"] if metrics.get("tokens_per_second") else []
     out.print(out.style(head, "good" if record.status == "done" else "bad") + GAP + ", ".join(pace))
