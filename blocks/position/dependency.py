@@ -134,7 +134,7 @@ class Tree(NamedTuple):
 
 def _find(wanted: Layout, among: Layout, otherwise: Tensor | None = None) -> Tensor:
     """Places in the second layout's rows that hold the tokens of the first. (B, T), 0 or ``otherwise`` if none does."""
-    here = (wanted.position[:, :, None] == among.position[:, None, :]) & among.real[:, None, :]
+    here = wanted.position[:, :, None] == among.position[:, None, :]
     here = here & (wanted.document[:, :, None] == among.document[:, None, :])
     found = here.int().argmax(dim=-1)
     return found if otherwise is None else torch.where(here.any(dim=-1), found, otherwise)

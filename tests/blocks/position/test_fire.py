@@ -17,8 +17,7 @@ def test_is_the_published_function_of_the_share_of_what_was_seen():
         fire.stretch.fill_(0.75)
     layout, q = Layout.full(2, 9), torch.randn(2, 9, 2, 8, dtype=torch.float64)
     bias = fire.bias(q, q, layout, layout)
-    c, L = 0.3, 0.75 * 6
-    c = fire.rate.item()
+    c, L = fire.rate.item(), 0.75 * 6
     for i in range(9):
         for j in range(9):
             share = math.log(1 + c * abs(i - j)) / math.log(1 + c * max(L, i, j)) * (1 if j <= i else -1)
@@ -43,6 +42,14 @@ def test_beyond_its_length_the_first_key_is_always_at_one():
     here = Layout(torch.tensor([[50, 5000]]), torch.zeros(1, 2, dtype=torch.long))
     first = Layout(torch.tensor([[0]]), torch.tensor([[0]]))
     assert_close(fire.share(here, first, torch.float32), torch.ones(1, 2, 1))
+
+
+def test_a_length_that_was_learned_away_leaves_no_division_by_zero():
+    fire, q = Fire(1, 8), torch.randn(1, 3, 1, 8)
+    with torch.no_grad():
+        fire.stretch.zero_()
+    layout = Layout.full(1, 3)
+    assert fire.bias(q, q, layout, layout).isfinite().all()
 
 
 @pytest.mark.parametrize(

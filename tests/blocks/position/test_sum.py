@@ -8,6 +8,7 @@ from torch.testing import assert_close
 
 from blocks.contracts import Layout, Mask
 from blocks.position.alibi import Alibi
+from blocks.position.fire import Fire
 from blocks.position.none import NoPosition
 from blocks.position.rope import Rope
 from blocks.position.shaw import Shaw
@@ -33,6 +34,11 @@ def test_acts_as_the_union_of_its_parts():
     assert Sum(2, 8, parts=[Rope, Shaw]).acts == {"rotate", "bias", "value_bias"}
     x, layout = torch.randn(1, 3, 2, 8), Layout.full(1, 3)
     assert Sum(2, 8, parts=[Rope]).bias(x, x, layout, layout) is None
+
+
+def test_is_relative_if_every_part_is():
+    assert Sum(2, 8, parts=[Rope, Alibi]).relative
+    assert not Sum(2, 8, parts=[Rope, Fire]).relative
 
 
 def test_rotations_in_the_same_pairs_add_their_angles():
