@@ -97,7 +97,7 @@ class {Class}(Attention[Past]):
 
     def cost(self, length: int) -> Cost:
         weights = sum(p.numel() for p in self.parameters())
-        flops = 2 * length * 4 * self.d_model * self.width + self.reading.flops(length, self.width)
+        flops = 2 * length * 4 * self.d_model * self.width + self.reading.flops(length, self.width, self.width)
         state = self.empty_state(1, length).bytes() if self.mask.causal else 0
         return Cost(weights, flops, state, steps=1, path=1)
 
