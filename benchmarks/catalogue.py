@@ -126,7 +126,7 @@ def _opening(figures: dict[str, Any]) -> list[str]:
         "Every name in the same small model (2 layers, 128 wide, byte tokens), one seed, 200 steps of 2,048 tokens on",
         f"{about.get('source', 'text')}. One short run tells what learns quickly, not what is best: differences of a few",
         "hundredths are noise, and no choice was tuned. Loss: nats a token on validation text (the unigram entropy is",
-        f"{about.get('unigram_entropy', 0):.3f}). Tokens/s: training, on a shared {about.get('device', 'machine')}, a rough figure.",
+        f"{about.get('unigram_entropy', 0):.3f}). Tokens/s: training, on a shared machine ({about.get('device')}), a rough figure.",
         "FLOPs: of a forward, a token. State: what decoding keeps, bytes a token of a row of 128.",
         "",
     ]
@@ -141,10 +141,10 @@ def _comparisons(figures: dict[str, Any]) -> Iterator[str]:
             yield "| --- | ---: | ---: | ---: | ---: | ---: |"
             for name, row in sorted(measured.items(), key=lambda item: item[1]["loss"]):
                 state = row["state_bytes_per_token"]
-                yield (
-                    f"| `{REGISTRY[name].short}` | {row['loss']:.3f} | {row['parameters']:,} | {row['tokens_per_second']:,} "
-                    f"| {row['flops_per_token']:,} | {'-' if state is None else f'{state:,.0f}'} |"
-                )
+                cells = [f"`{REGISTRY[name].short}`", f"{row['loss']:.3f}"]
+                cells += [f"{row[key]:,}" for key in ("parameters", "tokens_per_second", "flops_per_token")]
+                cells.append("-" if state is None else f"{state:,.0f}")
+                yield f"| {' | '.join(cells)} |"
             yield ""
         for name, why in NOT_TRAINED.items():
             if REGISTRY[name].family == slot:

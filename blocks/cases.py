@@ -7,6 +7,7 @@ under masks and positions, a residual rule or a feed-forward inside a small stac
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
@@ -201,6 +202,10 @@ def check(name: str, device: torch.device | str = "cpu", thorough: bool = False)
                 yield Verdict(law.__name__, case.label, True)
             except AssertionError as broken:
                 yield Verdict(law.__name__, case.label, False, str(broken))
+            except Exception as error:  # a bug in the block: the other laws still have their say
+                where = traceback.extract_tb(error.__traceback__)[-1]
+                says = f"{type(error).__name__} at {where.filename}:{where.lineno}: {error}"
+                yield Verdict(law.__name__, case.label, False, says)
 
 
 def built(case: Case, device: torch.device | str = "cpu") -> Any:

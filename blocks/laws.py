@@ -54,7 +54,7 @@ BF16 = 0.06
 B, T, D, V = 3, 13, 64, 29
 
 
-class Broken(AssertionError):
+class Broken(AssertionError):  # noqa: N818  (an adjective, as in a broken law)
     """A block that does not keep a law. The message says how."""
 
 

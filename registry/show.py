@@ -60,7 +60,7 @@ def page(entry: Entry) -> str:
     doc = inspect.getdoc(entry.constructor) or ""
     head = [f"{entry.name}: {entry.doc}", f"{_near(entry.where)}"]
     told = _prose(doc)
-    sources = sources(entry)
+    papers = sources(entry)
     rows = [_choice(c) for c in entry.choices.values()]
     parts = [*head, "", *told]
     if rows:
@@ -72,8 +72,8 @@ def page(entry: Entry) -> str:
                 f"{says} ({kind})", WIDTH, initial_indent=indent, subsequent_indent=" " * len(indent)
             )
         parts.append("")
-    if sources:
-        parts += ["Sources", *(f"  {s}" for s in sources), ""]
+    if papers:
+        parts += ["Sources", *(f"  {s}" for s in papers), ""]
     parts += [*_cost(entry), "Use", *(f"  {line}" for line in _examples(entry))]
     return "\n".join(parts)
 

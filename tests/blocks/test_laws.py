@@ -18,7 +18,8 @@ def test_a_block_keeps_its_laws_or_refuses(case, device):
         block = built(case, device)
     except ValueError as refusal:
         sentence = str(refusal)
-        assert sentence.endswith(".") and len(sentence) > 30, f"a refusal must be a sentence, but is {sentence!r}"
+        assert sentence.endswith("."), f"a refusal must be a sentence, but is {sentence!r}"
+        assert len(sentence) > 30, f"a refusal must say why, but says {sentence!r}"
         return
     laws = laws_of(block)
     if isinstance(block, Attention) and not block.mask.causal and not isinstance(block, Layer | Stack):

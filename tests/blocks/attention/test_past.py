@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from blocks.attention.past import empty_past
 from blocks.attention.additive import AdditiveAttention
 from blocks.attention.differential import DifferentialAttention
 from blocks.attention.dot_product import DotProductAttention
 from blocks.attention.grouped_query import GroupedQueryAttention
 from blocks.attention.latent import LatentAttention
+from blocks.attention.past import empty_past
 from blocks.contracts import PAD, Layout
 from blocks.mask.causal import Causal
 from blocks.mask.chunked import Chunked
