@@ -115,21 +115,24 @@ def page() -> str:
 
 def _opening(figures: dict[str, Any]) -> list[str]:
     about = figures.get("about", {})
-    return [
-        "# The catalogue",
-        "",
-        "Made by `python benchmarks/catalogue.py page`; a test keeps it in step with the registry.",
-        "`python -m registry show <name>` tells more of each: choices, defaults, cost, an example.",
-        "",
-        "## A first comparison",
-        "",
-        "Every name in the same small model (2 layers, 128 wide, byte tokens), one seed, 200 steps of 2,048 tokens on",
-        f"{about.get('source', 'text')}. One short run tells what learns quickly, not what is best: differences of a few",
-        "hundredths are noise, and no choice was tuned. Loss: nats a token on validation text (the unigram entropy is",
-        f"{about.get('unigram_entropy', 0):.3f}). Tokens/s: training, on a shared machine ({about.get('device')}), a rough figure.",
-        "FLOPs: of a forward, a token. State: what decoding keeps, bytes a token of a row of 128.",
-        "",
-    ]
+    told = f"""
+# The catalogue
+
+Made by `python benchmarks/catalogue.py page`; a test keeps it in step with the registry.
+`python -m registry show <name>` tells more of each: choices, defaults, cost, an example.
+
+## A first comparison
+
+Every name in the same small model (2 layers, 128 wide, byte tokens), one seed, 200 steps of 2,048 tokens on
+{about.get("source", "text")}. One short run tells what learns quickly, not what is best:
+differences of a few hundredths are noise, and no choice was tuned.
+
+- loss: nats a token on validation text; the unigram entropy is {about.get("unigram_entropy", 0):.3f}
+- tokens/s: in training, on a shared machine ({about.get("device", "cpu")}); a rough figure
+- FLOPs: of a forward, a token
+- state: what decoding keeps, bytes a token of a row of 128
+"""
+    return [*told.strip().splitlines(), ""]
 
 
 def _comparisons(figures: dict[str, Any]) -> Iterator[str]:
