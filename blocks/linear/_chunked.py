@@ -31,8 +31,8 @@ from torch.nn import functional as F
 
 from blocks.contracts import PAD, Layout, Mask, State
 
-CHUNK = 64
-"""The most tokens of a chunk: longer ones weigh more pairs, shorter ones carry more states."""
+SHORT, LONG = 32, 64
+"""The most tokens of a chunk, by the size of a state: longer ones weigh more pairs, shorter ones carry more states."""
 
 FORGOTTEN = -50.0
 """The logarithm of what is as good as nothing. Greater ones would take the digits that their neighbours' sums need."""
@@ -51,13 +51,15 @@ def empty_sum(like: Tensor, rows: int, n_heads: int, key_dim: int, value_dim: in
 
 
 class Kernel(NamedTuple):
-    """What queries and keys make of one another: ``pairs(q, k)`` is ``features(q) @ features(k).mT``, in any way."""
+    """How queries and keys meet: ``pairs(q, k) @ v`` is ``read(q, write(k, v))``."""
 
     pairs: Callable[[Tensor, Tensor], Tensor]  # (..., C, K), (..., C, K) -> (..., C, C)
-    features: Callable[[Tensor], Tensor]  # (..., K) -> (..., F)
+    write: Callable[[Tensor, Tensor], Tensor]  # (..., C, K), (..., C, V) -> (..., F, V)
+    read: Callable[[Tensor, Tensor], Tensor]  # (..., C, K), (..., F, V) -> (..., C, V)
+    n_features: int | None = None  # F; None: as many as channels
 
 
-PRODUCT = Kernel(lambda q, k: q @ k.mT, lambda x: x)
+PRODUCT = Kernel(lambda q, k: q @ k.mT, lambda k, v: k.mT @ v, lambda q, s: q @ s)
 
 
 def fading(
@@ -87,17 +89,18 @@ def fading(
     with exact(q.device):
         q, k, v = _widen(q), _widen(k), _widen(v)
         if s is not None and q.shape[1] == 1:
-            written = kernel.features(k)[:, 0, :, :, None] * v[:, 0, :, None, :]
-            s = _recall(s, log_decay, layout) + written
-            return _read(kernel.features(q), s), s
+            q, k, v = (t.transpose(1, 2) for t in (q, k, v))  # (B, H, 1, K)
+            s = _recall(s, log_decay, layout) + kernel.write(k, v)
+            return kernel.read(q, s).transpose(1, 2), s
 
-        length, size = q.shape[1], chunk_of(q.shape[1])
+        length = q.shape[1]
+        size = chunk_of(length, kernel.n_features or q.shape[3], v.shape[3])
         q, k, v = (_split(t, size) for t in (q, k, v))
         w = _weigh(log_decay, layout, length, size)
         out = (kernel.pairs(q, k) * w.pair) @ v  # (N, B, H, C, V)
         if s is not None or len(q) > 1:
-            past, s = _carry(w.keep, kernel.features(k).mT @ _times(v, w.leave), s, layout)
-            out = out + _times(kernel.features(q) @ past, w.enter)
+            past, s = _carry(w.keep, kernel.write(k, _times(v, w.leave)), s, layout)
+            out = out + _times(kernel.read(q, past), w.enter)
         return _join(out, length), s
 
 
@@ -112,7 +115,7 @@ def channels(
             s = _recall(s, log_decay, layout) + k[:, 0, :, :, None] * v[:, 0, :, None, :]
             return _read(q, s), s
 
-        length, size = q.shape[1], even_chunk_of(q.shape[1])
+        length, size = q.shape[1], even_chunk_of(q.shape[1], q.shape[3], v.shape[3])
         q, k, v, total = (_split(t, size) for t in (q, k, v, log_decay))
         total = total.cumsum(-2)  # (N, B, H, C, K)
         w = _weigh(None, layout, length, size)
@@ -142,7 +145,7 @@ def delta(
             s = s + k[:, 0, :, :, None] * added[:, :, None, :]
             return _read(q, s), s
 
-        length, size = q.shape[1], chunk_of(q.shape[1])
+        length, size = q.shape[1], chunk_of(q.shape[1], q.shape[3], v.shape[3])
         q, k, v, b = (_split(t, size) for t in (q, k, v, beta[..., None]))
         w = _weigh(log_decay, layout, length, size)
         scores = q @ k.mT * w.pair  # (N, B, H, C, C)
@@ -160,16 +163,18 @@ def delta(
         return _join(out, length), s
 
 
-def everywhere(q: Tensor, k: Tensor, v: Tensor, layout: Layout) -> Tensor:
+def everywhere(q: Tensor, k: Tensor, v: Tensor, layout: Layout, kernel: Kernel = PRODUCT) -> Tensor:
     """Read the sum over the whole document, of which nothing fades. Shapes as for ``fading``."""
     q, k, v = _widen(q), _widen(k), _widen(_held(v, layout))
     if layout.dense:
         with exact(q.device):
             q, k, v = (t.transpose(1, 2) for t in (q, k, v))  # (B, H, T, K)
-            return (q @ (k.mT @ v)).transpose(1, 2)
-    so_far, _ = fading(q, k, v, None, layout, None)
-    to_come, _ = fading(q.flip(1), k.flip(1), v.flip(1), None, backwards(layout), None)
-    return so_far + to_come.flip(1) - (q * k).sum(-1, keepdim=True) * v  # each token itself was counted twice
+            return kernel.read(q, kernel.write(k, v)).transpose(1, 2)
+    so_far, _ = fading(q, k, v, None, layout, None, kernel)
+    to_come, _ = fading(q.flip(1), k.flip(1), v.flip(1), None, backwards(layout), None, kernel)
+    with exact(q.device):
+        itself = kernel.pairs(q[..., None, :], k[..., None, :])[..., 0] * v
+    return so_far + to_come.flip(1) - itself  # which was counted twice
 
 
 def both_ways(mix: Callable[..., Tensor], layout: Layout, *inputs: Tensor) -> Tensor:
@@ -214,19 +219,19 @@ def require_causal(mask: Mask, what: str) -> None:
         raise ValueError(f"mask must be causal for {what} to go on from a past, but it reads both ways.")
 
 
-def chunk_of(length: int) -> int:
-    """The tokens of a chunk when a length is cut as evenly as can be into chunks of ``CHUNK`` at most."""
-    return -(-length // n_chunks(length))
+def chunk_of(length: int, key_dim: int, value_dim: int) -> int:
+    """The tokens of a chunk when a length is cut as evenly as can be, for states of this size."""
+    return -(-length // n_chunks(length, key_dim, value_dim))
 
 
-def even_chunk_of(length: int) -> int:
+def even_chunk_of(length: int, key_dim: int, value_dim: int) -> int:
     """The same, rounded up to a power of two."""
-    return 1 << (chunk_of(length) - 1).bit_length()
+    return 1 << (chunk_of(length, key_dim, value_dim) - 1).bit_length()
 
 
-def n_chunks(length: int) -> int:
+def n_chunks(length: int, key_dim: int, value_dim: int) -> int:
     """The chunks of a length, whose states follow one another."""
-    return -(-length // CHUNK)
+    return -(-length // (LONG if key_dim * value_dim > SHORT * SHORT else SHORT))
 
 
 class _Weights(NamedTuple):

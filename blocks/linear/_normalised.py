@@ -39,14 +39,13 @@ def weighted_mean(
 ) -> tuple[Tensor, Tensor | None]:
     """``sum_s kernel(q_t, k_s) v_s / sum_s kernel(q_t, k_s)`` over the past, or over the whole document.
 
-    ``q`` and ``k`` are (B, T, H, K), and no product of their features (F) is negative; ``v`` is (B, T, H, V); ``s`` is
-    (B, H, F, V + 1).
+    ``q`` and ``k`` are (B, T, H, K), ``v`` is (B, T, H, V), ``s`` is (B, H, F, V + 1). No weight is negative.
     """
     counted = F.pad(v, (0, 1), value=1.0)  # a value that is always one counts the weights
     if causal:
         sums, s = fading(q, k, counted, log_decay, layout, s, kernel)
     else:
-        sums = everywhere(kernel.features(q), kernel.features(k), counted, layout)
+        sums = everywhere(q, k, counted, layout, kernel)
     return sums[..., :-1] / (sums[..., -1:] + EPS), s
 
 

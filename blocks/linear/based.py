@@ -6,14 +6,20 @@ Zhang et al. 2024, https://arxiv.org/abs/2402.04347
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from blocks.contracts import Cost, Layout, Mask, Memory, Mixer
 from blocks.linear._chunked import Kernel, Outer, empty_sum, require_causal, require_plain
 from blocks.linear._cost import mean_cost
 from blocks.linear._normalised import weighted_mean
 from registry import register
+
+SPAN = 16
+"""Chunks whose features are in memory at one time."""
 
 
 @register("linear/based")
@@ -50,7 +56,7 @@ class Based(Mixer[Outer]):
         self, x: Tensor, layout: Layout, state: Outer | None = None, memory: Memory | None = None
     ) -> tuple[Tensor, Outer | None]:
         q, k, v = (to(x).unflatten(-1, (self.n_heads, -1)) for to in (self.to_q, self.to_k, self.to_v))
-        past, kernel = None if state is None else state.s, Kernel(self._pairs, self._features)
+        past, kernel = None if state is None else state.s, Kernel(self._pairs, self._write, self._read, self.n_features)
         y, s = weighted_mean(q, k, v, layout, past, causal=self.mask.causal, kernel=kernel)
         return self.to_out(y.flatten(2).to(x.dtype)), None if s is None else Outer(s)
 
@@ -66,8 +72,25 @@ class Based(Mixer[Outer]):
         score = q @ k.mT * self.feature_dim**-0.5
         return 1 + score + score.square() / 2
 
+    def _write(self, k: Tensor, v: Tensor) -> Tensor:
+        return _forgetting(lambda k, v: self._features(k).mT @ v, k, v)
+
+    def _read(self, q: Tensor, s: Tensor) -> Tensor:
+        return _forgetting(lambda q, s: self._features(q) @ s, q, s)
+
     def _features(self, x: Tensor) -> Tensor:
         """One, the channels, and their products: twice what two channels make, so only once, and their squares."""
         x = x * self.feature_dim**-0.25
         products = [x[..., i, None] * x[..., i + 1 :] for i in range(self.feature_dim - 1)]
         return torch.cat([torch.ones_like(x[..., :1]), x, 0.5**0.5 * x * x, *products], -1)
+
+
+def _forgetting(product: Callable[[Tensor, Tensor], Tensor], a: Tensor, b: Tensor) -> Tensor:
+    """``product(a, b)``, a few chunks at a time, whose features are not kept but made again for the gradient.
+
+    They would be most of what a forward keeps, and take longer to store than to make.
+    """
+    if not torch.is_grad_enabled():
+        return product(a, b)
+    parts = zip(a.split(SPAN), b.split(SPAN), strict=True)
+    return torch.cat([checkpoint(product, *part, use_reentrant=False, preserve_rng_state=False) for part in parts])

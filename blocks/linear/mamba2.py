@@ -5,6 +5,8 @@ Dao and Gu 2024, https://arxiv.org/abs/2405.21060
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -93,8 +95,14 @@ class Mamba2(Mixer[Convolved]):
         return Convolved(s, self.conv.empty_tail(rows))
 
     def cost(self, length: int) -> Cost:
-        pair_dim = self.d_state * (1 if self.n_groups == 1 else self.n_heads)
-        return scan_cost(self, length, fading_flops(length, self.n_heads, self.d_state, self.head_dim, pair_dim))
+        flops = partial(fading_flops, pair_dim=self.d_state * (1 if self.n_groups == 1 else self.n_heads))
+        return scan_cost(
+            self,
+            length,
+            self.d_state,
+            self.head_dim,
+            fading_flops(length, self.n_heads, self.d_state, self.head_dim, pair_dim),
+        )
 
     def _mix(
         self, layout: Layout, qkv: Tensor, dt: Tensor, log_decay: Tensor, state: Convolved | None = None

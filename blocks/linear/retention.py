@@ -66,7 +66,7 @@ class Retention(Mixer[Outer]):
         return Outer(empty_sum(self.to_out.weight, rows, self.n_heads, self.head_dim, self.value_dim))
 
     def cost(self, length: int) -> Cost:
-        return scan_cost(self, length, fading_flops(length, self.n_heads, self.head_dim, self.value_dim))
+        return scan_cost(self, length, fading_flops, self.n_heads, self.head_dim, self.value_dim)
 
     def _log_decay(self, like: Tensor) -> Tensor:
         """(H,)"""

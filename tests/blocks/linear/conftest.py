@@ -20,8 +20,9 @@ Definition = Callable[[Tensor], Tensor]
 
 @pytest.fixture(autouse=True)
 def short_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Chunks of 16 tokens, so that a few dozen tokens cross many boundaries."""
-    monkeypatch.setattr(_chunked, "CHUNK", 16)
+    """Chunks of 8 or 16 tokens, so that a few dozen tokens cross many boundaries."""
+    monkeypatch.setattr(_chunked, "SHORT", 8)
+    monkeypatch.setattr(_chunked, "LONG", 16)
 
 
 @pytest.fixture
