@@ -33,4 +33,4 @@ class Sandwich(Residual):
         return self.norm(x)
 
     def write(self, x: Tensor, y: Tensor) -> Tensor:
-        return x + self.dropout(self.norm(y))
+        return x + self.dropout(self.norm_after(y))
