@@ -74,9 +74,7 @@ class DeltaNet(Mixer[Convolved]):
         return Convolved(s, self.conv.empty_tail(rows))
 
     def cost(self, length: int) -> Cost:
-        return scan_cost(
-            self, length, self.head_dim, self.head_dim, delta_flops(length, self.n_heads, self.head_dim, self.head_dim)
-        )
+        return scan_cost(self, length, delta_flops, self.n_heads, self.head_dim, self.head_dim)
 
     def _mix(
         self, layout: Layout, qkv: Tensor, beta: Tensor, state: Convolved | None = None

@@ -88,9 +88,7 @@ class GatedDeltaNet(Mixer[Convolved]):
         return Convolved(s, self.conv.empty_tail(rows))
 
     def cost(self, length: int) -> Cost:
-        return scan_cost(
-            self, length, self.key_dim, self.value_dim, delta_flops(length, self.n_heads, self.key_dim, self.value_dim)
-        )
+        return scan_cost(self, length, delta_flops, self.n_heads, self.key_dim, self.value_dim)
 
     def _mix(
         self, layout: Layout, qkv: Tensor, beta: Tensor, log_decay: Tensor, state: Convolved | None = None

@@ -74,10 +74,4 @@ class GatedLinear(Mixer[Outer]):
         return Outer(empty_sum(self.to_out.weight, rows, self.n_heads, self.key_dim, self.value_dim))
 
     def cost(self, length: int) -> Cost:
-        return scan_cost(
-            self,
-            length,
-            self.key_dim,
-            self.value_dim,
-            channels_flops(length, self.n_heads, self.key_dim, self.value_dim),
-        )
+        return scan_cost(self, length, channels_flops, self.n_heads, self.key_dim, self.value_dim)

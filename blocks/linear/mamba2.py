@@ -96,13 +96,7 @@ class Mamba2(Mixer[Convolved]):
 
     def cost(self, length: int) -> Cost:
         flops = partial(fading_flops, pair_dim=self.d_state * (1 if self.n_groups == 1 else self.n_heads))
-        return scan_cost(
-            self,
-            length,
-            self.d_state,
-            self.head_dim,
-            fading_flops(length, self.n_heads, self.d_state, self.head_dim, pair_dim),
-        )
+        return scan_cost(self, length, flops, self.n_heads, self.d_state, self.head_dim)
 
     def _mix(
         self, layout: Layout, qkv: Tensor, dt: Tensor, log_decay: Tensor, state: Convolved | None = None
