@@ -61,15 +61,12 @@ class Foot(nn.Module):
 def rerun_layer(layer: Layer[Any], x: Tensor, layout: Layout, memory: Memory | None) -> Tensor:
     """The layer, keeping only ``x``: the backward runs it again.
 
-    It runs on a scratch of its own, so that the second run finds what the first one found; what it
+    It runs on a scratch of its own, so that the second run makes what the first one made; what it
     reports reaches the caller once.
     """
-    assert layout.scratch is not None
-    kept = dict(layout.scratch.kept)
 
     def run(x: Tensor, memory: Memory | None) -> tuple[Tensor, dict[str, list[Tensor]]]:
         scratch = Scratch()
-        scratch.kept.update(kept)
         y, _ = layer(x, layout._replace(scratch=scratch), None, memory)
         return y, scratch.losses
 

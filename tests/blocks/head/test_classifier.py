@@ -37,8 +37,11 @@ def test_matches_a_loop_over_the_real_tokens_of_each_row(pool, side):
 def test_a_row_of_padding_is_finite_forward_and_backward(pool):
     head, x = Classifier(50, D, pool=pool), torch.randn(1, T, D, requires_grad=True)
     blank = torch.full((1, T), PAD)
-    head(x, Layout(blank, blank)).sum().backward()
+    logits = head(x, Layout(blank, blank))
+    logits.sum().backward()
     assert x.grad.isfinite().all()
+    if pool in ("mean", "attention"):
+        assert_close(logits[0], head.to_logits.bias)
 
 
 def test_loss_is_the_cross_entropy_of_the_rows_with_a_class():
