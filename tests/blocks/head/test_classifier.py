@@ -63,6 +63,15 @@ def test_refuses(choices, message):
         Classifier(50, D, **choices)
 
 
+def test_refuses_targets_for_tokens():
+    message = (
+        r"^targets must be one class for each row, \(B,\), for a Classifier, but got \(3, 6\)\. "
+        r"Choose head=linear or head=tagger for an objective that asks about tokens\.$"
+    )
+    with pytest.raises(ValueError, match=message):
+        Classifier(50, D).loss(torch.randn(B, T, D), Layout.full(B, T), torch.zeros(B, T, dtype=torch.long))
+
+
 def test_refuses_a_shared_table():
     message = r"^Classifier must not be tied: it has no table to share\. Set model\.tie=false\.$"
     with pytest.raises(ValueError, match=message):
