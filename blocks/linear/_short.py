@@ -43,7 +43,7 @@ class ShortConvolution(nn.Module):
             back = z[:, before - j : before - j + length]
             if not layout.dense:
                 back = torch.where((layout.position >= j)[..., None], back, 0.0)  # no further than its document
-            y = torch.addcmul(y, back, self.weight[j])
+            y.addcmul_(back, self.weight[j])
         y = nn.functional.silu(y if self.bias is None else y + self.bias)
 
         if tail is not None:
