@@ -1,5 +1,6 @@
 """The short convolution is held to torch's, document by document, and to its own tail."""
 
+import pytest
 import torch
 from torch.nn import functional as F
 
@@ -21,6 +22,18 @@ def test_it_sees_no_further_than_its_document():
     packed, _ = conv(x, Layout.packed(torch.tensor([[0, 0, 1, 1, 1, 1, 1, 2, 2]])))
     parts = [conv(x[:, a:b], Layout.full(1, b - a))[0] for a, b in ((0, 2), (2, 7), (7, 9))]
     torch.testing.assert_close(packed, torch.cat(parts, 1), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("size", [1, 4])
+def test_its_gradients_are_those_of_its_values(size):
+    conv = ShortConvolution(3, size, bias=True).double()
+    x = torch.randn(2, 7, 3, dtype=torch.float64, requires_grad=True)
+    tail = torch.randn(2, size - 1, 3, dtype=torch.float64, requires_grad=True)
+    begun = Layout(
+        torch.tensor([[3, 4, 0, 1, 2, 3, 4], [0, 1, 2, 3, 0, 1, -1]]), torch.tensor([[0, 0, 1, 1, 1, 1, 1]] * 2)
+    )
+    for layout in (Layout.full(2, 7), begun):
+        assert torch.autograd.gradcheck(lambda x, t, *_: conv(x, layout, t)[0], (x, tail, *conv.parameters()))  # noqa: B023
 
 
 def test_its_tail_is_the_last_real_tokens():
