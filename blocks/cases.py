@@ -24,6 +24,10 @@ from registry.core import Entry, Factory
 MIXERS = Mixer.families
 
 
+HEADS = {"n_heads": 4}
+"""Few and wide enough for every position."""
+
+
 class Case(NamedTuple):
     """One surrounding of a block. ``make`` builds it, or refuses with ``ValueError``."""
 
@@ -52,7 +56,7 @@ def small(entry: Entry) -> dict[str, Any]:
 
 def mask_of(name: str, causal: bool) -> Mask:
     """The policy called ``name`` with small sizes, in a stack of this direction."""
-    return factory(small(REGISTRY[name]), ("mask",))(causal)  # type: ignore[no-any-return]
+    return factory(small(REGISTRY[name]), ("mask",))(causal)
 
 
 def is_attention_position(name: str) -> bool:
@@ -67,14 +71,14 @@ def mixer_of(
     shared: Factory[AttentionPosition] | None = None,
 ) -> Mixer[Any]:
     """A mixer of width ``D`` under ``mask``; ``position`` None is what it prefers."""
-    make = factory(spec, MIXERS)
-    kind = make.func  # type: ignore[attr-defined]
+    make: Any = factory(spec, MIXERS)
+    kind = make.func
     if not issubclass(kind, Attention):
         if position not in (None, "position/none"):
             raise ValueError(f"position must act at the foot of a stack for {kind.__name__}, but got {position}.")
-        return make(D, mask)  # type: ignore[no-any-return]
+        return make(D, mask)
     name = position or f"position/{kind.prefers['position']}"
-    return make(D, mask, shared or factory(name))  # type: ignore[no-any-return]
+    return make(D, mask, shared or factory(name))
 
 
 def layer_spec(**parts: Any) -> dict[str, Any]:
@@ -96,7 +100,7 @@ def stack_of(
     """A small stack of two layers made of ``parts``, with embedding positions at its foot."""
     spec = {"name": stack, "layers": [layer_spec(**parts)] * 2, "norm": "norm/rms", "position": list(foot)}
     site = Site(causal=causal, max_length=64, n_layers=2, decoder_layers=2)
-    return factory(spec, ("stack",))(D, site)  # type: ignore[no-any-return]
+    return factory(spec, ("stack",))(D, site)
 
 
 def model_of(name: str = "model/decoder_only", **choices: Any) -> nn.Module:
@@ -112,52 +116,49 @@ def model_of(name: str = "model/decoder_only", **choices: Any) -> nn.Module:
             layers = [layer_spec(**{**mask, **cross, **parts})] * 2
             stacks[key] = {"name": "stack/plain", "layers": layers, "norm": "norm/rms"}
     spec = {"name": name, "d_model": D, "max_length": 64, **stacks, **choices}
-    return factory(spec, ("model",))(V)  # type: ignore[no-any-return]
+    return factory(spec, ("model",))(V)
 
 
-def cases(name: str, thorough: bool = False) -> Iterator[Case]:
+def cases(name: str) -> Iterator[Case]:
     """Every surrounding in which the block called ``name`` is tried."""
     entry = REGISTRY[name]
     kind = entry.family
+    ways = {"both ways": False, "causal": True}
     if kind in MIXERS:
-        for mask in REGISTRY.names("mask") if thorough else ("mask/full", "mask/causal", "mask/window"):
-            for causal in (False, True):
-                positions: list[str | None] = [None]
-                if thorough and issubclass(entry.constructor, Attention):
-                    positions = [p for p in REGISTRY.names("position") if is_attention_position(p)]
-                for position in positions:
-                    label = " ".join(filter(None, (entry.short, mask, "causal" if causal else "both ways", position)))
-                    yield Case(label, lambda m=mask, c=causal, p=position: mixer_of(name, mask_of(m, c), p))
+        for mask in ("mask/full", "mask/causal", "mask/window"):
+            for way, causal in ways.items():
+                yield Case(f"{entry.short} {mask} {way}", partial(_under, mask, causal, name))
     elif kind == "mask":
-        for causal in (False, True):
-            label = f"{entry.short} {'causal' if causal else 'both ways'}"
-            yield Case(label, lambda c=causal: mask_of(name, c))
-            yield Case(f"mha {label}", lambda c=causal: mixer_of("attention/mha", mask_of(name, c)))
+        for way, causal in ways.items():
+            yield Case(f"{entry.short} {way}", partial(mask_of, name, causal))
+            yield Case(f"mha {entry.short} {way}", partial(_under, name, causal, "attention/mha"))
     elif kind == "position" and is_attention_position(name):
-        for causal in (False, True):
-            mask = Mask(causal)
-            label = f"mha {entry.short} {'causal' if causal else 'both ways'}"
-            yield Case(label, lambda m=mask: mixer_of({"name": "attention/mha", "n_heads": 4}, m, name))
-        grouped = {"name": "attention/gqa", "n_heads": 4}
-        yield Case(f"gqa {entry.short} window", lambda: mixer_of(grouped, mask_of("mask/window", True), name))
+        for way, causal in ways.items():
+            mask = "mask/causal" if causal else "mask/full"
+            yield Case(f"mha {entry.short} {way}", partial(_under, mask, causal, "attention/mha", name))
+        yield Case(f"gqa {entry.short} window", partial(_under, "mask/window", True, "attention/gqa", name))
     elif kind == "position":
-        yield Case(entry.short, lambda: factory(name)(D, 64))
-        yield Case(f"stack {entry.short}", lambda: stack_of(foot=(name,)))
+        yield Case(entry.short, partial(factory(name), D, 64))
+        yield Case(f"stack {entry.short}", partial(stack_of, foot=(name,)))
     elif kind in ("norm", "ffn", "residual", "layer", "stack"):
         if kind in ("norm", "ffn"):
-            yield Case(entry.short, lambda: factory(name)(D))
+            yield Case(entry.short, partial(factory(name), D))
         if kind == "residual":
             site = Site(causal=True, max_length=64, depth=1, n_layers=3, decoder_layers=3)
-            yield Case(entry.short, lambda: factory({"name": name}, ("residual",))(D, site))
+            yield Case(entry.short, partial(factory(name), D, site))
         yield from _in_a_stack(entry)
     elif kind == "embedding":
-        yield Case(entry.short, lambda: factory(name)(V, D))
+        yield Case(entry.short, partial(factory(name), V, D))
     elif kind == "head":
-        yield Case(entry.short, lambda: _head_of(name))
+        yield Case(entry.short, partial(_head_of, name))
     elif kind == "model":
-        yield Case(entry.short, lambda: model_of(name))
+        yield Case(entry.short, partial(model_of, name))
     elif kind == "init":
-        yield Case(f"decoder_only {entry.short}", lambda: model_of(init=name))
+        yield Case(f"decoder_only {entry.short}", partial(model_of, init=name))
+
+
+def _under(mask: str, causal: bool, mixer: str, position: str | None = None) -> Mixer[Any]:
+    return mixer_of({"name": mixer, **(HEADS if position else {})}, mask_of(mask, causal), position)
 
 
 def _head_of(name: str) -> nn.Module:
@@ -167,7 +168,7 @@ def _head_of(name: str) -> nn.Module:
         head.stand_alone()
     except ValueError:
         head.tie(factory("embedding/token")(V, D))
-    return head  # type: ignore[no-any-return]
+    return head
 
 
 def _in_a_stack(entry: Entry) -> Iterator[Case]:
@@ -184,9 +185,9 @@ def _in_a_stack(entry: Entry) -> Iterator[Case]:
         yield Case(f"stack {entry.short} {'causal' if causal else 'both ways'}", make)
 
 
-def check(name: str, device: torch.device | str = "cpu", thorough: bool = False) -> Iterator[Verdict]:
+def check(name: str, device: torch.device | str = "cpu") -> Iterator[Verdict]:
     """Every law on every case of a registered name, one verdict each; a refused case has one verdict."""
-    for case in cases(name, thorough):
+    for case in cases(name):
         try:
             block = built(case, device)
         except ValueError as refusal:

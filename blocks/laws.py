@@ -121,7 +121,7 @@ def _beside(*layouts: Layout) -> Layout:
 
 def _run(mixer: Mixer[Any], x: Tensor, layout: Layout, memory: Memory | None = None) -> Tensor:
     y, _ = mixer(x, layout, None, memory)
-    return y  # type: ignore[no-any-return]
+    return y
 
 
 # Laws of every mixer: attention, linear, recurrent, convolution, a stack -------------------------------------------
@@ -247,7 +247,7 @@ def resumes_after_padding(mixer: Mixer[Any]) -> None:
     x, more = _draw(mixer, B, T, D), _draw(mixer, B, 3, D, seed=1)
     lengths = torch.tensor([T, 2, T - 4], device=x.device)
     for side in ("left", "right"):
-        layout = Layout.padded(lengths, T, side=side)  # type: ignore[arg-type]
+        layout = Layout.padded(lengths, T, side=side)
         _, state = mixer(x, layout, mixer.empty_state(B, T + 3))
         outputs, position = [], lengths[:, None]
         for step in range(3):
@@ -668,7 +668,8 @@ def starts_at_chance(model: Model) -> None:
 
 
 def _model_inputs(model: Model, tokens: Tensor) -> tuple[Layout, None, Memory | None]:
-    layout = Layout.full(*tokens.shape, device=tokens.device)._replace(heads=_tree(*tokens.shape, tokens.device))
+    rows, length = tokens.shape
+    layout = Layout.full(rows, length, tokens.device)._replace(heads=_tree(rows, length, tokens.device))
     encode = getattr(model, "encode", None)
     return layout, None, encode(tokens.flip(1), layout) if encode else None
 

@@ -8,6 +8,7 @@ import torch
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--device", default="cpu", help="where the blocks under test run: cpu or cuda")
+    parser.addoption("--all", action="store_true", help="every combination, not a sample")
 
 
 @pytest.fixture(scope="session")

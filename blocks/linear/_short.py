@@ -35,15 +35,16 @@ class ShortConvolution(nn.Module):
 
     def forward(self, x: Tensor, layout: Layout, tail: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """(B, T, C) -> (B, T, C), and the new tail if there was one."""
-        before = len(self.weight) - 1
-        past = x.new_zeros(len(x), before, x.shape[2]) if tail is None or layout.dense else tail
-        z = torch.cat([past, x], 1)
+        length, before = x.shape[1], len(self.weight) - 1
+        z = x if tail is None or layout.dense else torch.cat([tail, x], 1)
         dtype = torch.promote_types(z.dtype, self.weight.dtype)
-        y = _Taps.apply(z.to(dtype), self.weight.to(dtype), None if layout.dense else layout.position[..., None])
-        y = nn.functional.silu(y if self.bias is None else y + self.bias)
+        position = None if layout.dense else layout.position[..., None]
+        y = _Taps.apply(z.to(dtype), self.weight.to(dtype), position, length)
+        y = nn.functional.silu(y if self.bias is None else y.add_(self.bias))
 
         if tail is not None:
             last = layout.real.sum(1)[:, None] + torch.arange(before, device=x.device)
+            z = nn.functional.pad(z, (0, 0, length + before - z.shape[1], 0))
             tail = z.gather(1, last[..., None].expand(-1, -1, x.shape[2]))
         return y, tail
 
@@ -54,30 +55,40 @@ class ShortConvolution(nn.Module):
 class _Taps(torch.autograd.Function):
     """``y_t = sum_j weight_j z_(t-j)`` over j <= position_t, if that is given, so no further than the document.
 
-    Autograd would make each tap's gradient a tensor of its own, mostly zeros; of a long row that takes half the time.
+    ``z`` ends with the ``length`` tokens asked for; what stands before them has been seen before. Autograd would make
+    each tap's gradient a tensor of its own, mostly zeros; of a long row that takes half the time.
     """
 
     @staticmethod
-    def forward(ctx: Any, z: Tensor, weight: Tensor, position: Tensor | None) -> Tensor:
+    def forward(ctx: Any, z: Tensor, weight: Tensor, position: Tensor | None, length: int) -> Tensor:
         ctx.save_for_backward(z, weight, position)
-        before = len(weight) - 1
-        y = z[:, before:] * weight[0]
-        for j in range(1, before + 1):
-            back = z[:, before - j : -j]
-            y.addcmul_(back if position is None else torch.where(position >= j, back, 0.0), weight[j])
+        ctx.length = length
+        y = z[:, -length:] * weight[0]
+        for j in range(1, len(weight)):
+            at, back = _j_apart(j, z.shape[1], length)
+            old = z[:, back] if position is None else torch.where(position[:, at] >= j, z[:, back], 0.0)
+            y[:, at].addcmul_(old, weight[j])
         return y
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None]:
         (grad,), (z, weight, position) = grads, ctx.saved_tensors
-        before, length = len(weight) - 1, grad.shape[1]
         of_z, of_weight = torch.zeros_like(z), []
-        for j in range(before + 1):
-            heard = grad if position is None or j == 0 else torch.where(position >= j, grad, 0.0)
-            at = slice(before - j, before - j + length)
-            of_z[:, at].addcmul_(heard, weight[j])
-            of_weight.append((heard * z[:, at]).sum((0, 1)))
-        return of_z, torch.stack(of_weight), None
+        for j in range(len(weight)):
+            at, back = _j_apart(j, z.shape[1], ctx.length)
+            heard = grad[:, at]
+            if position is not None and j > 0:
+                heard = torch.where(position[:, at] >= j, heard, 0.0)
+            of_z[:, back].addcmul_(heard, weight[j])
+            of_weight.append((heard * z[:, back]).sum((0, 1)))
+        return of_z, torch.stack(of_weight), None, None
+
+
+def _j_apart(j: int, known: int, length: int) -> tuple[slice, slice]:
+    """The last ``length`` of ``known`` tokens that have one j before them, and those."""
+    first = max(0, j + length - known)
+    start = known - length + first - j
+    return slice(first, length), slice(start, max(start, known - j))
 
 
 def aligned(x: Tensor, layout: Layout) -> tuple[Tensor, Layout, Tensor | None]:
