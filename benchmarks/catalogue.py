@@ -12,10 +12,14 @@ Blocks that can not hide the future are compared among themselves, in an encoder
 
 from __future__ import annotations
 
+import argparse
 import json
+import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -78,20 +82,15 @@ def sweeps() -> Iterator[Sweep]:
                 yield Sweep(slot, "decoder_only", ["model=decoder_only", PARTS[name]], [name])
 
 
-def run() -> None:
-    """Train them all, and keep the figures."""
+def run(at_once: int) -> None:
+    """Train them all, ``at_once`` sweeps side by side on a thread each, and keep the figures."""
+    every = list(enumerate(sweeps()))
+    with ThreadPoolExecutor(at_once) as pool:
+        folders = list(pool.map(lambda numbered: train(*numbered), every))
     figures: dict[str, Any] = {}
-    for number, sweep in enumerate(sweeps()):
-        folder = f"catalogue-{number}"
-        several = ["-m"] if len(sweep.names) > 1 else []
-        stack = "encoder" if sweep.model == "encoder_only" else "decoder"
-        words = [*several, "experiment=catalogue", *sweep.words, f"{stack}.n_layers=2", f"name={folder}"]
-        print("\npython train.py " + " ".join(words), flush=True)
-        subprocess.run([sys.executable, "train.py", *words], cwd=ROOT, check=False)
-        newest = max((ROOT / "runs").glob(f"{folder}*"), key=lambda f: f.stat().st_mtime)
+    for (_, sweep), folder in zip(every, folders, strict=True):
         for job, name in enumerate(sweep.names):
-            file = (newest / str(job) if several else newest) / "run.json"
-            record = json.loads(file.read_text())
+            record = json.loads((folder / (str(job) if len(sweep.names) > 1 else "") / "run.json").read_text())
             assert record["status"] == "done", f"{name}: {record['status']}: {record['reason']}"
             figures.setdefault(sweep.slot, {}).setdefault(sweep.model, {})[name] = {
                 "loss": round(record["metrics"]["best"]["val/loss"], 4),
@@ -104,6 +103,22 @@ def run() -> None:
             figures["about"] = {**about, **record["machine"], "versions": record["versions"]}
     FIGURES.parent.mkdir(exist_ok=True)
     FIGURES.write_text(json.dumps(figures, indent=1) + "\n")
+
+
+def train(number: int, sweep: Sweep) -> Path:
+    """Run one sweep; its folder."""
+    name = f"catalogue-{number}"
+    stack = "encoder" if sweep.model == "encoder_only" else "decoder"
+    several = ["-m"] if len(sweep.names) > 1 else []
+    words = [*several, "experiment=catalogue", *sweep.words, f"{stack}.n_layers=2", f"name={name}"]
+    print("python train.py " + " ".join(words), flush=True)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    with tempfile.TemporaryFile("w+") as said:
+        done = subprocess.run([sys.executable, "train.py", *words], cwd=ROOT, env=environment, stdout=said, stderr=said)
+        said.seek(0)
+        if done.returncode:
+            print(said.read()[-4000:], flush=True)
+    return max((ROOT / "runs").glob(f"{name}*"), key=lambda folder: folder.stat().st_mtime)
 
 
 def page() -> str:
@@ -183,12 +198,13 @@ def _link(line: str) -> str:
 
 
 def main() -> None:
-    command = sys.argv[1:]
-    if command == ["run"]:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("command", choices=["run", "page"])
+    parser.add_argument("--at-once", type=int, default=2, help="sweeps side by side, one thread each")
+    args = parser.parse_args()
+    if args.command == "run":
         plugins.load()
-        run()
-    if command not in (["run"], ["page"]):
-        raise SystemExit(__doc__)
+        run(args.at_once)
     PAGE.parent.mkdir(exist_ok=True)
     PAGE.write_text(page())
 

@@ -39,7 +39,9 @@ class ShortConvolution(nn.Module):
         z = x if tail is None or layout.dense else torch.cat([tail, x], 1)
         dtype = torch.promote_types(z.dtype, self.weight.dtype)
         position = None if layout.dense else layout.position[..., None]
-        y = _Taps.apply(z.to(dtype), self.weight.to(dtype), position, length)
+        by_hand = torch.is_grad_enabled() and not torch.compiler.is_compiling()  # a compiler fuses it all anyway
+        taps = _Taps.apply if by_hand else _taps
+        y = taps(z.to(dtype), self.weight.to(dtype), position, length)
         y = nn.functional.silu(y if self.bias is None else y.add_(self.bias))
 
         if tail is not None:
@@ -52,23 +54,30 @@ class ShortConvolution(nn.Module):
         return self.weight.new_zeros(rows, *self.weight[1:].shape)
 
 
-class _Taps(torch.autograd.Function):
+def _taps(z: Tensor, weight: Tensor, position: Tensor | None, length: int) -> Tensor:
     """``y_t = sum_j weight_j z_(t-j)`` over j <= position_t, if that is given, so no further than the document.
 
-    ``z`` ends with the ``length`` tokens asked for; what stands before them has been seen before. Autograd would make
-    each tap's gradient a tensor of its own, mostly zeros; of a long row that takes half the time.
+    ``z`` ends with the ``length`` tokens asked for; what stands before them has been seen before.
+    """
+    y = z[:, -length:] * weight[0]
+    for j in range(1, len(weight)):
+        at, back = _j_apart(j, z.shape[1], length)
+        old = z[:, back] if position is None else torch.where(position[:, at] >= j, z[:, back], 0.0)
+        y[:, at].addcmul_(old, weight[j])
+    return y
+
+
+class _Taps(torch.autograd.Function):
+    """``_taps`` and its gradient.
+
+    Autograd would make each tap's a tensor of its own, mostly zeros; of a long row that takes half the time.
     """
 
     @staticmethod
     def forward(ctx: Any, z: Tensor, weight: Tensor, position: Tensor | None, length: int) -> Tensor:
         ctx.save_for_backward(z, weight, position)
         ctx.length = length
-        y = z[:, -length:] * weight[0]
-        for j in range(1, len(weight)):
-            at, back = _j_apart(j, z.shape[1], length)
-            old = z[:, back] if position is None else torch.where(position[:, at] >= j, z[:, back], 0.0)
-            y[:, at].addcmul_(old, weight[j])
-        return y
+        return _taps(z, weight, position, length)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None]:
