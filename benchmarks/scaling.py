@@ -22,6 +22,7 @@ import torch
 import blocks  # noqa: F401  (registers every block)
 from blocks.contracts import Attention, Layout, Mask, Mixer
 from registry import REGISTRY, factory
+from training.machine import keep_freed_memory
 
 LENGTHS = (1024, 2048, 4096, 8192, 16384)
 D_MODEL = 64
@@ -134,6 +135,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--plot", metavar="FILE.png")
     args = parser.parse_args()
+    keep_freed_memory()  # as train.py does
     every = ["mha", *(f"mha+{mask}" for mask in SPARSE if f"mask/{mask}" in REGISTRY)]
     every += [REGISTRY[name].short for name in REGISTRY.names(*Mixer.families) if REGISTRY[name].short != "mha"]
     rows = []

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 import blocks  # noqa: F401  (registers every block)
 from blocks.contracts import Layout
 from registry import factory
+from training.machine import keep_freed_memory
 
 LAYERS, WIDTH, HEADS, FF, LENGTH, ROWS, VOCAB = 6, 384, 6, 1024, 256, 8, 256
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -165,6 +166,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--only", choices=["llama", "lightning"], help="one of the two comparisons")
     args = parser.parse_args()
+    keep_freed_memory()  # as train.py does
     warnings.filterwarnings("ignore", module="lightning")
     if args.threads:
         torch.set_num_threads(args.threads)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import inspect
 import os
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -112,6 +114,19 @@ def cpu_multiplies_bf16() -> bool:
     """Whether the processor has instructions for products of bfloat16 (AVX512-BF16 or AMX)."""
     asks = (getattr(torch.cpu, f"_is_{name}_supported", None) for name in ("avx512_bf16", "amx_tile"))
     return any(ask is not None and ask() for ask in asks)
+
+
+def keep_freed_memory() -> bool:
+    """Have glibc keep the memory of freed tensors for the next ones; whether it does.
+
+    By default it hands large pieces back to the system and asks for them anew, and a step on long rows spends
+    more time on faulting pages in than on arithmetic (``benchmarks/scaling.py`` prints growth beyond linear then).
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt is None:  # another C library
+        return False
+    M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, most = -1, -3, 2**31 - 1
+    return bool(mallopt(M_MMAP_THRESHOLD, most) and mallopt(M_TRIM_THRESHOLD, most))
 
 
 def describe(accelerator: str) -> str:

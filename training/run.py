@@ -85,6 +85,7 @@ def run(job: Job) -> Record:
         seed=job.spec["seed"],
         started=now(),
     )
+    machine.keep_freed_memory()
     with quiet_lightning(), Signals() as signals:
         start = time.perf_counter()
         try:

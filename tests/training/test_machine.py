@@ -75,3 +75,9 @@ def test_every_wrong_name_is_named():
         "trainer.presicion: Lightning's Trainer has no choice 'presicion'. Did you mean 'precision'?",
         "trainer.callbacks: must not be set here, but with callbacks=[...].",
     ]
+
+
+def test_freed_memory_is_kept_where_the_c_library_can():
+    import platform
+
+    assert machine.keep_freed_memory() is (platform.libc_ver()[0] == "glibc")
