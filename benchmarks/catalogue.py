@@ -107,7 +107,7 @@ def run(at_once: int) -> None:
 
 def train(number: int, sweep: Sweep) -> Path:
     """Run one sweep; its folder."""
-    name = f"catalogue-{number}"
+    name = f"catalogue-{number:02}"
     stack = "encoder" if sweep.model == "encoder_only" else "decoder"
     several = ["-m"] if len(sweep.names) > 1 else []
     words = [*several, "experiment=catalogue", *sweep.words, f"{stack}.n_layers=2", f"name={name}"]

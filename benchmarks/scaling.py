@@ -4,7 +4,7 @@
     python benchmarks/scaling.py mha+window lstm       # some of them
     python benchmarks/scaling.py --plot scaling.png    # needs pip install -e '.[plot]'
 
-One row of T tokens, T from 1,024 to 16,384. `growth` is the time at the longest over the time at the
+One row of T tokens of width 64, T from 1,024 to 16,384. `growth` is the time at the longest over the time at the
 shortest; linear in T would be 16, quadratic 256. Lengths are interleaved and the least of the repeats is kept.
 """
 
@@ -26,6 +26,9 @@ from training.machine import keep_freed_memory
 
 LENGTHS = (1024, 2048, 4096, 8192, 16384)
 D_MODEL = 64
+GROWTH, MEGABYTES = 4, 12_000
+"""A length is left out if four times the memory of the one before would be more than this."""
+
 SPARSE = ("window", "chunked", "longformer", "bigbird", "dilated", "strided")
 
 
@@ -41,17 +44,19 @@ class Row(NamedTuple):
 def build(name: str, device: str) -> Mixer[Any]:
     """``mha+window``: a mixer under a mask; without a mask causal, or full where it must be."""
     short, _, policy = name.partition("+")
-    make = factory(short, Mixer.families)
+    entry = REGISTRY.find(short, Mixer.families)
+    longest = {"length": LENGTHS[-1]} if "length" in entry.choices else {}  # where a row has a greatest length
+    make = factory({"name": entry.name, **longest})
     refusals = []
     for causal in (True, False):
         try:
             mask = factory(policy, ("mask",))(causal) if policy else Mask(causal)
             kind = make.func  # type: ignore[attr-defined]
             if not issubclass(kind, Attention):
-                return make(D_MODEL, mask).to(device)  # type: ignore[no-any-return]
+                return make(D_MODEL, mask).to(device)
             prefers = kind.prefers["position"]
             position = None if prefers == "none" else factory(prefers, ("position",))
-            return make(D_MODEL, mask, position).to(device)  # type: ignore[no-any-return]
+            return make(D_MODEL, mask, position).to(device)
         except ValueError as refusal:
             refusals.append(str(refusal))
     raise SystemExit(f"{name} can not be built: {' '.join(refusals)}")
@@ -70,15 +75,22 @@ def step(mixer: Mixer[Any], length: int, device: str) -> Callable[[], None]:
 
 
 def measure(name: str, device: str, repeats: int) -> Row:
+    """Seconds by length, as far as memory reaches: a table of all pairs and channels soon takes all there is."""
     mixer = build(name, device)
-    runs = {length: step(mixer, length, device) for length in LENGTHS}
-    runs[LENGTHS[0]]()
-    seconds = dict.fromkeys(LENGTHS, float("inf"))
+    seconds: dict[int, float] = {}
+    runs: dict[int, Callable[[], None]] = {}
+    for length in LENGTHS:
+        before = peak_megabytes()
+        run = step(mixer, length, device)
+        run()
+        runs[length] = run
+        if GROWTH * (peak_megabytes() - before) > MEGABYTES:
+            break  # twice the length would take four times as much
     for _ in range(repeats):
         for length, run in runs.items():
             start = time.perf_counter()
             run()
-            seconds[length] = min(seconds[length], time.perf_counter() - start)
+            seconds[length] = min(seconds.get(length, float("inf")), time.perf_counter() - start)
     longest, shortest = mixer.cost(LENGTHS[-1]), mixer.cost(LENGTHS[0])
     return Row(name, seconds, longest, longest.flops / max(shortest.flops, 1))
 
@@ -87,11 +99,12 @@ def show(rows: list[Row]) -> None:
     lengths = "".join(f"{f'{n:,}':>9}" for n in LENGTHS)
     print(f"{'milliseconds at T =':22}{lengths}   growth  declared     FLOPs    state  steps   path")
     for row in rows:
-        times = "".join(f"{1e3 * row.seconds[n]:9.1f}" for n in LENGTHS)
-        growth = row.seconds[LENGTHS[-1]] / row.seconds[LENGTHS[0]]
+        times = "".join(f"{1e3 * row.seconds[n]:9.1f}" if n in row.seconds else f"{'-':>9}" for n in LENGTHS)
+        whole = LENGTHS[-1] in row.seconds
+        growth = f"x{row.seconds[LENGTHS[-1]] / row.seconds[LENGTHS[0]]:6.1f}" if whole else f"{'-':>7}"
         cost = row.declared
         print(
-            f"{row.name:22}{times}  x{growth:6.1f}  x{row.flops_growth:7.1f}"
+            f"{row.name:22}{times}  {growth}  x{row.flops_growth:7.1f}"
             f"  {cost.flops / 1e6:6.0f} M {cost.state_bytes / 1024:6.0f} K {cost.steps:6,} {cost.path:6,}"
         )
     print(f"\nThe declared columns are for T = {LENGTHS[-1]:,}, forward only. Peak memory: {peak_megabytes():,.0f} MB.")
@@ -111,8 +124,8 @@ def plot(rows: list[Row], file: str) -> None:
     for row in rows:
         full = row.name == "mha"
         axes.plot(
-            LENGTHS,
-            [1e3 * row.seconds[n] for n in LENGTHS],
+            list(row.seconds),
+            [1e3 * s for s in row.seconds.values()],
             marker="o",
             markersize=3,
             linewidth=2.5 if full else 1,
