@@ -39,11 +39,10 @@ class Pattern(NamedTuple):
 
     def also_first(self, tokens: int, both_ways: bool) -> Pattern:
         """This pattern, and every block reads the first ``tokens``; both ways, those read everything."""
-        first = torch.arange(-(-tokens // self.size))
-        reads = self.reads
+        reads, blocks = self.reads, -(-tokens // self.size)
         return Pattern(
             self.size,
-            lambda n: torch.cat([reads(n), first.expand(n, -1)], dim=1),
+            lambda n: torch.cat([reads(n), torch.arange(blocks).expand(n, -1)], dim=1),
             wide=tokens if both_ways else self.wide,
         )
 
@@ -59,8 +58,8 @@ def band(window: int, causal: bool) -> Pattern:
     """The pattern of a window: a block reads its neighbours, behind or on both sides."""
     size = min(max(window, 32), 128)
     reach = -(-(window - 1) // size)
-    near = torch.arange(-reach, 1 if causal else reach + 1)
-    return Pattern(size, lambda n: torch.arange(n)[:, None] + near)
+    ahead = 0 if causal else reach
+    return Pattern(size, lambda n: torch.arange(n)[:, None] + torch.arange(-reach, ahead + 1))
 
 
 def pattern_of(mask: Mask, dense: bool, length: int) -> Pattern | None:

@@ -278,3 +278,10 @@ def test_lowering_says_what_is_computed():
     assert lowering(Window(True), "eager") == "native: band (eager)"
     assert lowering(BigBird(True), "sdpa") == "native: blocks (sdpa)"
     assert lowering(Strided(True), "sdpa") == "dense fallback (sdpa)"
+
+
+def test_a_pattern_outlives_the_device_it_was_made_under():
+    """A model is tried on the meta device first; its policy must not keep a table without numbers."""
+    with torch.device("meta"):
+        pattern = band(40, causal=True).also_first(50, both_ways=False)
+    assert pattern.table(4).tolist() == [[1, 0, PAD, PAD], [1, 0, PAD, PAD], [2, 1, 0, PAD], [3, 2, 1, 0]]
