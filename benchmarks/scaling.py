@@ -11,6 +11,7 @@ shortest; linear in T would be 16, quadratic 256. Lengths are interleaved and th
 from __future__ import annotations
 
 import argparse
+import multiprocessing
 import resource
 import sys
 import time
@@ -33,12 +34,13 @@ SPARSE = ("window", "chunked", "longformer", "bigbird", "dilated", "strided")
 
 
 class Row(NamedTuple):
-    """One mixer: seconds by length, and the declared cost at the longest."""
+    """One mixer: seconds by length, the declared cost at the longest, and the most memory that it took."""
 
     name: str
     seconds: dict[int, float]
     declared: Any
     flops_growth: float
+    megabytes: float
 
 
 def build(name: str, device: str) -> Mixer[Any]:
@@ -76,6 +78,7 @@ def step(mixer: Mixer[Any], length: int, device: str) -> Callable[[], None]:
 
 def measure(name: str, device: str, repeats: int) -> Row:
     """Seconds by length, as far as memory reaches: a table of all pairs and channels soon takes all there is."""
+    start = peak_megabytes()
     mixer = build(name, device)
     seconds: dict[int, float] = {}
     runs: dict[int, Callable[[], None]] = {}
@@ -88,26 +91,26 @@ def measure(name: str, device: str, repeats: int) -> Row:
             break  # twice the length would take four times as much
     for _ in range(repeats):
         for length, run in runs.items():
-            start = time.perf_counter()
+            before = time.perf_counter()
             run()
-            seconds[length] = min(seconds.get(length, float("inf")), time.perf_counter() - start)
+            seconds[length] = min(seconds.get(length, float("inf")), time.perf_counter() - before)
     longest, shortest = mixer.cost(LENGTHS[-1]), mixer.cost(LENGTHS[0])
-    return Row(name, seconds, longest, longest.flops / max(shortest.flops, 1))
+    return Row(name, seconds, longest, longest.flops / max(shortest.flops, 1), peak_megabytes() - start)
 
 
 def show(rows: list[Row]) -> None:
     lengths = "".join(f"{f'{n:,}':>9}" for n in LENGTHS)
-    print(f"{'milliseconds at T =':22}{lengths}   growth  declared     FLOPs    state  steps   path")
+    print(f"{'milliseconds at T =':22}{lengths}   growth   memory  declared     FLOPs    state  steps   path")
     for row in rows:
         times = "".join(f"{1e3 * row.seconds[n]:9.1f}" if n in row.seconds else f"{'-':>9}" for n in LENGTHS)
         whole = LENGTHS[-1] in row.seconds
         growth = f"x{row.seconds[LENGTHS[-1]] / row.seconds[LENGTHS[0]]:6.1f}" if whole else f"{'-':>7}"
         cost = row.declared
         print(
-            f"{row.name:22}{times}  {growth}  x{row.flops_growth:7.1f}"
+            f"{row.name:22}{times}  {growth} {row.megabytes:6.0f} M  x{row.flops_growth:7.1f}"
             f"  {cost.flops / 1e6:6.0f} M {cost.state_bytes / 1024:6.0f} K {cost.steps:6,} {cost.path:6,}"
         )
-    print(f"\nThe declared columns are for T = {LENGTHS[-1]:,}, forward only. Peak memory: {peak_megabytes():,.0f} MB.")
+    print(f"\nThe declared columns are for T = {LENGTHS[-1]:,}, forward only; memory is the most of all lengths.")
 
 
 def peak_megabytes() -> float:
@@ -152,8 +155,10 @@ def main() -> None:
     every = ["mha", *(f"mha+{mask}" for mask in SPARSE if f"mask/{mask}" in REGISTRY)]
     every += [REGISTRY[name].short for name in REGISTRY.names(*Mixer.families) if REGISTRY[name].short != "mha"]
     rows = []
+    context = multiprocessing.get_context("fork")
     for name in args.names or every:
-        rows.append(measure(name, args.device, args.repeats))
+        with context.Pool(1) as alone:  # a process each, so that its memory can be told
+            rows.append(alone.apply(measure, (name, args.device, args.repeats)))
         print(f"  {name}", file=sys.stderr)
     show(rows)
     if args.plot:
