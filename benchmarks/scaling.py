@@ -139,7 +139,7 @@ def plot(rows: list[Row], file: str) -> None:
     axes.set_xticks(LENGTHS, [f"{n:,}" for n in LENGTHS])
     axes.minorticks_off()
     axes.grid(alpha=0.3)
-    axes.legend(fontsize=7, ncols=2)
+    figure.legend(loc="outside right center", fontsize=7)
     figure.savefig(file, dpi=150)
     print(f"wrote {file}")
 
