@@ -16,8 +16,8 @@ import torch
 from torch import nn
 
 import blocks  # noqa: F401  (registers every block)
-from blocks.contracts import Attention, AttentionPosition, Layer, Mask, Mixer, Model, Site, Stack
-from blocks.laws import MEMORY_LAWS, D, V, laws_of
+from blocks.contracts import Attention, AttentionPosition, Mask, Mixer, Model, Site, Stack
+from blocks.laws import D, V, laws_of, stirred
 from registry import REGISTRY, factory
 from registry.core import Entry, Factory
 
@@ -193,10 +193,7 @@ def check(name: str, device: torch.device | str = "cpu") -> Iterator[Verdict]:
         except ValueError as refusal:
             yield Verdict("refusal", case.label, None, str(refusal))
             continue
-        laws = laws_of(block)
-        if isinstance(block, Attention) and not block.mask.causal and not isinstance(block, (Layer, Stack)):
-            laws = [*laws, *MEMORY_LAWS]
-        for law in laws:
+        for law in laws_of(block):
             torch.manual_seed(0)
             try:
                 law(block)
@@ -219,8 +216,4 @@ def built(case: Case, device: torch.device | str = "cpu") -> Any:
     if not isinstance(block, nn.Module):
         return block
     block = block.to(device=device, dtype=torch.float64).eval()
-    if not isinstance(block, Model):
-        with torch.no_grad():
-            for p in block.parameters():
-                p.add_(0.03 * torch.randn(p.shape, dtype=p.dtype).to(p.device))
-    return block
+    return block if isinstance(block, Model) else stirred(block)

@@ -4,8 +4,7 @@ import pytest
 import torch
 
 from blocks.cases import built, cases
-from blocks.contracts import Attention, Layer, Stack
-from blocks.laws import MEMORY_LAWS, laws_of
+from blocks.laws import laws_of
 from registry import REGISTRY
 
 FAMILIES = sorted({name.split("/")[0] for name in REGISTRY.names()})
@@ -21,11 +20,8 @@ def test_a_block_keeps_its_laws_or_refuses(case, device):
         assert sentence.endswith("."), f"a refusal must be a sentence, but is {sentence!r}"
         assert len(sentence) > 30, f"a refusal must say why, but says {sentence!r}"
         return
-    laws = laws_of(block)
-    if isinstance(block, Attention) and not block.mask.causal and not isinstance(block, Layer | Stack):
-        laws = [*laws, *MEMORY_LAWS]
     broken = []
-    for law in laws:
+    for law in laws_of(block):
         torch.manual_seed(0)
         try:
             law(block)
