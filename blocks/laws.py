@@ -53,6 +53,9 @@ BF16 = 0.06
 
 B, T, D, V = 3, 13, 64, 29
 
+TRIES = 8
+"""How many inputs may try to reach every parameter."""
+
 
 class Broken(AssertionError):  # noqa: N818  (an adjective, as in a broken law)
     """A block that does not keep a law. The message says how."""
@@ -146,14 +149,21 @@ def stirred(block: nn.Module) -> nn.Module:
 
 
 def uses_every_parameter(block: nn.Module) -> None:
+    """Some input, of a few that are tried, gives each parameter a gradient (an expert waits for its tokens)."""
     if not any(p.requires_grad for p in block.parameters()):
         return
     block = stirred(block)
-    x = _draw(block, B, T, D)
-    y = block(x, _full(block))[0]
-    (y * _draw(block, *y.shape, seed=1)).sum().backward()
-    idle = [name for name, p in block.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())]
-    _hold(not idle, f"every parameter must get a gradient, but these get none: {', '.join(idle)}.")
+    for seed in range(TRIES):
+        y = block(_draw(block, B, T, D, seed=2 * seed), _full(block))[0]
+        (y * _draw(block, *y.shape, seed=2 * seed + 1)).sum().backward()
+        idle = [name for name, p in block.named_parameters() if p.requires_grad and _idle(p)]
+        if not idle:
+            return
+    raise Broken(f"every parameter must get a gradient, but these get none: {', '.join(idle)}.")
+
+
+def _idle(parameter: nn.Parameter) -> bool:
+    return parameter.grad is None or not bool(parameter.grad.any())
 
 
 @torch.no_grad()
@@ -525,7 +535,7 @@ def uses_every_parameter_of_features(module: nn.Module) -> None:
     x = _draw(module, B, T, D)
     y = module(x)
     (y * _draw(module, *y.shape, seed=1)).sum().backward()
-    idle = [name for name, p in module.named_parameters() if p.grad is None or not p.grad.any()]
+    idle = [name for name, p in module.named_parameters() if p.requires_grad and _idle(p)]
     module.zero_grad(set_to_none=True)
     _hold(not idle, f"every parameter must get a gradient, but these get none: {', '.join(idle)}.")
 
