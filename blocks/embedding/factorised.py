@@ -5,10 +5,10 @@ Lan et al. 2019, https://arxiv.org/abs/1909.11942
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from blocks.contracts import Embedding, Layout
+from blocks.projection import project
 from registry import register
 
 
@@ -34,5 +34,5 @@ class FactorisedEmbedding(Embedding):
         return self.to_stream(self.table(tokens))
 
     def unembed(self, x: Tensor) -> Tensor:
-        narrow = F.linear(x, self.to_stream.weight.T)  # (..., D) -> (..., d_embedding)
-        return F.linear(narrow, self.table.weight)
+        narrow = project(x, self.to_stream.weight.T)  # (..., D) -> (..., d_embedding)
+        return project(narrow, self.table.weight)

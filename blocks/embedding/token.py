@@ -8,10 +8,10 @@ from __future__ import annotations
 import math
 from typing import Literal
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from blocks.contracts import Embedding, Layout
+from blocks.projection import project
 from registry import register
 
 
@@ -38,4 +38,4 @@ class TokenEmbedding(Embedding):
         return x if self.scale == 1.0 else x * self.scale
 
     def unembed(self, x: Tensor) -> Tensor:
-        return F.linear(x, self.table.weight)
+        return project(x, self.table.weight)

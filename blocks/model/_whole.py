@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from blocks.contracts import Cost, Embedding, Ffn, Head, Init, Layer, Model
+from blocks.projection import quicken
 from registry import Factory
 
 
@@ -45,6 +46,7 @@ def start(model: Model, init: Factory[Init]) -> None:
         for residual, sublayer in layer.sublayers():
             if residual.gain != 1.0:
                 _scale(sublayer, residual.gain)
+    quicken(model)
 
 
 @torch.no_grad()
