@@ -22,7 +22,12 @@ KEEPERS = {  # the only places that may import these packages
     "omegaconf": {"registry/compose.py", "train.py"},
     "lightning": {"training"},
 }
-SHARED = {"blocks.contracts", "blocks.functional", "blocks.lines", "blocks.projection"}  # what a family may use of the other blocks
+SHARED = {  # what a family may use of the other blocks
+    "blocks.contracts",
+    "blocks.functional",
+    "blocks.lines",
+    "blocks.projection",
+}
 
 load_builtin()
 
