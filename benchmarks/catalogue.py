@@ -41,7 +41,7 @@ PARTS = {
 }
 """Names that mean nothing without parts, as they are compared."""
 
-NOT_TRAINED = {"position/dependency": "needs a dependency tree for each sentence, which this text does not have"}
+NOT_TRAINED = {"position/dependency": "follows a tree (`data.trees=nesting`) both ways, which no decoder can"}
 
 
 class Sweep(NamedTuple):

@@ -252,6 +252,9 @@ class AttentionPosition(nn.Module):
     relative: bool = True
     """Only distances count: moving a whole document changes nothing."""
 
+    needs_trees: bool = False
+    """It reads ``Layout.heads``; a run whose data gives none is refused before anything is allocated."""
+
     def __init__(self, n_heads: int, head_dim: int, /) -> None:
         super().__init__()
 
@@ -559,10 +562,17 @@ class Embedding(nn.Module, ABC):
         return _linear_cost(self, length)
 
 
+Answer = Literal["token", "tag", "class"]
+"""What a head scores: each token of the vocabulary or each tag, for every token of the stream; or each class, for a
+whole row."""
+
+
 class Head(nn.Module, ABC):
     """Stream to logits."""
 
     families: ClassVar[tuple[str, ...]] = ("head",)
+
+    answers: ClassVar[Answer] = "token"
 
     def __init__(self, vocab_size: int, d_model: int, /) -> None:
         super().__init__()

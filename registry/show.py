@@ -16,7 +16,7 @@ from registry.values import spoken
 WIDTH = 118
 """Columns of a terminal."""
 
-D_MODEL, LENGTH = 256, 1024
+D_MODEL, HEADS, LENGTH = 256, 8, 1024
 """Where costs are shown."""
 
 
@@ -135,19 +135,40 @@ def _examples(entry: Entry) -> list[str]:
         return (
             [f"python train.py {several[0]}=[{entry.short}]"] if several else [f"{entry.short}, as a choice of others"]
         )
-    model = "model=encoder_only " if entry.family in MIXERS and not _causal(entry) else ""
+    model, data = _surroundings(entry)
     plain = [
         c for c in entry.choices.values() if isinstance(c.default, int | float) and not isinstance(c.default, bool)
     ]
     more = f" {slot}.{plain[0].name}={plain[0].default}" if plain else ""
     must = "".join(f" {slot}.{c.name}=..." for c in entry.choices.values() if c.default is MISSING and not c.families)
-    return [f"python train.py {model}{slot}={entry.short}{must}{more}"]
+    return [f"python train.py {model}{slot}={entry.short}{must}{more}{data}"]
 
 
-def _causal(entry: Entry) -> bool:
-    from blocks.matrix import abilities
+def _surroundings(entry: Entry) -> tuple[str, str]:
+    """The words for the model and for the data that a block needs, where the usual ones will not do."""
+    model = "model=encoder_only "
+    if entry.family in MIXERS:
+        from blocks.matrix import abilities
 
-    return "causal" in abilities(entry.name)
+        return ("" if "causal" in abilities(entry.name) else model), ""
+    if entry.family == "position":
+        return _around_position(entry, model)
+    return "", ""
+
+
+def _around_position(entry: Entry, both_ways: str) -> tuple[str, str]:
+    from blocks.cases import is_attention_position
+    from blocks.contracts import Mask
+
+    if not is_attention_position(entry.name) or any(c.default is MISSING for c in entry.choices.values()):
+        return "", ""
+    position = REGISTRY.factory(entry.name)(HEADS, D_MODEL // HEADS)
+    data = " data.trees=nesting" if position.needs_trees else ""
+    try:
+        position.admit(Mask(True))
+    except ValueError:
+        return both_ways, data
+    return "", data
 
 
 def grids(rows: Iterable[Any]) -> str:

@@ -18,7 +18,7 @@ import lightning as L
 import numpy as np
 from torch import Tensor, nn
 
-from blocks.contracts import Layout, Model
+from blocks.contracts import Answer, Layout, Model
 from training.batch import Batch
 
 Shape = Literal["encoder", "decoder", "encoder_decoder"]
@@ -40,11 +40,14 @@ class Example(NamedTuple):
     tokens: a window of running text, or the target of a pair (without bos and eos).
     source: the other half of a pair. None: running text.
     document: for each token of a window, which of its documents it belongs to, from 0. None: all are one.
+    heads: for each token of a window, the index in the window of its head in a tree: a token of the same document
+        that stands before it, or itself (a root). None: no tree is known.
     """
 
     tokens: np.ndarray
     source: np.ndarray | None = None
     document: np.ndarray | None = None
+    heads: np.ndarray | None = None
 
 
 class Tokenizer(ABC):
@@ -118,11 +121,17 @@ class Objective(ABC):
 
     families: ClassVar[tuple[str, ...]] = ("objective",)
 
+    asks: ClassVar[Answer] = "token"
+    """What it wants of a head."""
+
     overlap: ClassVar[int] = 0
     """How many tokens a window of running text shares with the one before it."""
 
     packs: ClassVar[bool] = True
     """Whether it keeps the documents of a window apart."""
+
+    keeps_trees: ClassVar[bool] = True
+    """Whether the tokens of a window keep the heads that the data gives them."""
 
     def __init__(self, tokenizer: Tokenizer, max_length: int, shape: Shape, gives: Gives, /) -> None:
         self.tokenizer = tokenizer
@@ -189,6 +198,9 @@ class Data(L.LightningDataModule, ABC):
 
     families: ClassVar[tuple[str, ...]] = ("data",)
     gives: ClassVar[Gives] = "text"
+
+    gives_trees: bool = False
+    """Whether its batches say where each token hangs in a tree (``Layout.heads``). Known before ``setup``."""
 
     def __init__(self, tokenizer: Tokenizer, objective: Objective, max_length: int, seed: int, /) -> None:
         super().__init__()

@@ -18,7 +18,7 @@ import torch
 import yaml  # type: ignore[import-untyped]
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from blocks.contracts import Model
+from blocks.contracts import AttentionPosition, Model
 from registry import REGISTRY, factory
 from registry.errors import BlockwrightError, ConfigError, DataError
 from training import machine, report
@@ -149,8 +149,9 @@ def prepare(job: Job) -> Parts:
         objective = build(job, "objective", tokenizer, max_length, shape_of(spec["model"]), gives)
         data = build(job, "data", tokenizer, objective, max_length, spec["seed"])
     with gathered():
-        blueprint(job, vocab_size=512)  # what is wrong with the model is known before any data is read
+        model = blueprint(job, vocab_size=512)  # what is wrong with it is known before any data is read
     complain(wrong)
+    check_trees(model, data)
 
     data.setup("fit")
     n_batches = len(data.train_dataloader())
@@ -286,6 +287,30 @@ def with_validations(choices: dict[str, Any], steps: int) -> dict[str, Any]:
     elif isinstance(asked, float):
         choices["check_val_every_n_epoch"] = choices.get("check_val_every_n_epoch") or 1  # a share is of an epoch
     return choices
+
+
+def check_trees(model: Model, data: Data) -> None:
+    """Whether the data gives the trees that a position of the model follows.
+
+    Raises:
+        ConfigError: It gives none.
+    """
+    following = [m for m in model.modules() if isinstance(m, AttentionPosition) and m.needs_trees]
+    if data.gives_trees or not following:
+        return
+    given, able = registered(data, "data"), [n for n in REGISTRY.names("data") if "trees" in REGISTRY[n].choices]
+    others = " or ".join(f"data={REGISTRY[n].short}" for n in able)
+    where = "Set" if f"data/{given}" in able else f"Use {others}, with"
+    raise ConfigError(
+        f"position: {registered(following[-1], 'position')} must be told where each token hangs in a tree, but data "
+        f"{given!r} gives no trees. {where} data.trees=nesting, or choose another position."
+    )
+
+
+def registered(block: Any, family: str) -> str:
+    """The name of a block, as a person would write it."""
+    kinds = {REGISTRY[n].constructor: REGISTRY[n].short for n in REGISTRY.names(family)}
+    return kinds.get(type(block), type(block).__name__)
 
 
 def check_data(checkpoint: Mapping[str, Any], data: Data) -> None:

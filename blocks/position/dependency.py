@@ -22,6 +22,7 @@ class Dependency(AttentionPosition):
     The path climbs ``up`` steps from the query to the first word that both hang on, and goes ``down`` steps from
     there to the key: (0, 0) is the word itself, (1, 0) its head, (0, 1) a dependent, (1, 1) a sibling. The tree is
     what the layout's ``heads`` give (Omote et al. tell pairs by difference in depth, Wang et al. by path and depth).
+    Where they give several, a path leads from one to another as if all their roots hung on one word more.
 
     Args:
         path: What of the path counts: its shape (up, down), or its length up + down.
@@ -32,6 +33,8 @@ class Dependency(AttentionPosition):
         ValueError: ``reach`` is not positive; a mask is causal (the tree of a whole sentence tells the future) or
             local (the path leads through words that it hides). In ``bias``: no tree is known.
     """
+
+    needs_trees = True
 
     def __init__(
         self,
@@ -78,8 +81,8 @@ class Dependency(AttentionPosition):
         T, S = q_layout.position.shape[1], k_layout.position.shape[1]
         query = tree.place[:, :, None] if k_layout is q_layout else _find(q_layout, k_layout)[:, :, None]
         query, key = query.expand(-1, T, S), tree.place[:, None, :].expand(-1, T, S)
-        meeting = tree.at(tree.depth, tree.meeting(query, key))
-        # Never below 0 in a tree; a circle, which no parser should give, must not leave the table either.
+        meeting = tree.meeting(query, key)
+        # Never below 0 in trees; a circle, which no parser should give, must not leave the table either.
         up, down = ((tree.at(tree.depth, place) - meeting).clamp(min=0) for place in (query, key))
         if self.path == "shape":
             row = up.clamp(max=self.reach) * (self.reach + 1) + down.clamp(max=self.reach)
@@ -121,7 +124,7 @@ class Tree(NamedTuple):
         return values.gather(1, place.flatten(1)).view_as(place)
 
     def meeting(self, a: Tensor, b: Tensor) -> Tensor:
-        """The lowest place at or above both, in a number of steps that is logarithmic in S. Each (B, T, S)"""
+        """The depth of the lowest place at or above both, -1 in two trees; in log S steps. (B, T, S)"""
         gap = self.at(self.depth, a) - self.at(self.depth, b)
         for i, climb in enumerate(self.climbs):  # bring the deeper one up to the other's depth
             a = torch.where((gap.clamp(min=0) >> i) % 2 == 1, self.at(climb, a), a)
@@ -129,7 +132,9 @@ class Tree(NamedTuple):
         for climb in reversed(self.climbs):  # climb together as long as that keeps them apart
             up_a, up_b = self.at(climb, a), self.at(climb, b)
             a, b = torch.where(up_a != up_b, up_a, a), torch.where(up_a != up_b, up_b, b)
-        return torch.where(a == b, a, self.at(self.climbs[0], a))
+        up_a, up_b = self.at(self.climbs[0], a), self.at(self.climbs[0], b)
+        above = torch.where(up_a == up_b, self.at(self.depth, up_a), -1)
+        return torch.where(a == b, self.at(self.depth, a), above)
 
 
 def _find(wanted: Layout, among: Layout, otherwise: Tensor | None = None) -> Tensor:

@@ -39,6 +39,7 @@ class Sum(AttentionPosition):
             )
         self.parts = nn.ModuleList(built)
         self.relative = all(part.relative for part in built)
+        self.needs_trees = any(part.needs_trees for part in built)
 
     @property
     def acts(self) -> frozenset[str]:

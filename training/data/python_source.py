@@ -13,6 +13,7 @@ from registry.errors import DataError
 from training.contracts import Objective, Tokenizer
 from training.data.documents import Document
 from training.data.running_text import Packing, RunningText
+from training.data.trees import Trees
 
 LEFT_OUT = {
     *("site-packages", "dist-packages", "__pycache__"),  # not of the library
@@ -35,6 +36,7 @@ class PythonSource(RunningText):
         val_batches: Batches a validation, from all over the text. None: all of it.
         packing: ``stream``: a window is read as one text, whatever files it touches. ``documents``: no token sees
             another file.
+        trees: ``nesting``: each token hangs on another by brackets and indentation, for positions that follow a tree.
 
     Raises:
         ValueError: A choice is out of bounds, or a row is longer than the model takes.
@@ -54,6 +56,7 @@ class PythonSource(RunningText):
         length: int | None = None,
         val_batches: int | None = 16,
         packing: Packing = "stream",
+        trees: Trees = "none",
     ) -> None:
         super().__init__(
             tokenizer,
@@ -65,6 +68,7 @@ class PythonSource(RunningText):
             val_fraction=val_fraction,
             val_batches=val_batches,
             packing=packing,
+            trees=trees,
         )
         if max_bytes is not None and max_bytes < 1:
             raise ValueError(f"max_bytes must be at least 1, or null for all, but got {max_bytes}.")

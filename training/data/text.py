@@ -11,6 +11,7 @@ from registry.errors import DataError
 from training.contracts import Objective, Tokenizer
 from training.data.documents import Document, split
 from training.data.running_text import Packing, RunningText
+from training.data.trees import Trees
 
 
 @register("data/text")
@@ -26,6 +27,7 @@ class Text(RunningText):
         val_batches: Batches a validation, from all over the text. None: all of it.
         packing: ``stream``: a window is read as one text, whatever documents it touches. ``documents``: no token sees
             another document.
+        trees: ``nesting``: each token hangs on another by brackets and indentation, for positions that follow a tree.
 
     Raises:
         ValueError: A choice is out of bounds, or a row is longer than the model takes.
@@ -46,6 +48,7 @@ class Text(RunningText):
         length: int | None = None,
         val_batches: int | None = 16,
         packing: Packing = "stream",
+        trees: Trees = "none",
     ) -> None:
         super().__init__(
             tokenizer,
@@ -57,6 +60,7 @@ class Text(RunningText):
             val_fraction=val_fraction,
             val_batches=val_batches,
             packing=packing,
+            trees=trees,
         )
         self.path = path
         self.val_path = val_path

@@ -13,12 +13,15 @@ from blocks.contracts import IGNORE
 from registry import register
 from training.batch import Batch
 from training.contracts import Example, Gives, Objective, Shape, Tokenizer
-from training.objective.rows import join, padded, whole, windows
+from training.objective.rows import join, padded, trees, whole, windows
 
 
 @register("objective/masked_token")
 class MaskedToken(Objective):
     """Some tokens from those around them; the halves of a pair are read in one row.
+
+    Trees that the data gives are those of the text before anything is hidden: they tell where, say, a bracket stands
+    that is asked for.
 
     Args:
         rate: Share of a row's tokens that are asked for; at least one is.
@@ -62,7 +65,7 @@ class MaskedToken(Objective):
             tokens, targets = self._hide(joined.numpy(), rng)
             return Batch(torch.from_numpy(tokens), torch.from_numpy(targets), layout)
         rows, document = windows(examples)
-        return whole(*self._hide(rows, rng), document)
+        return whole(*self._hide(rows, rng), document, trees(examples))
 
     def _hide(self, rows: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Rows with some tokens hidden, and what was there. (B, T) -> twice (B, T)"""

@@ -21,9 +21,23 @@ def windows(examples: list[Example]) -> tuple[np.ndarray, np.ndarray | None]:
     return tokens, np.stack([e.document for e in examples if e.document is not None])
 
 
-def whole(tokens: np.ndarray, targets: np.ndarray, document: np.ndarray | None = None) -> Batch:
-    """A batch of rows without padding. (B, T)"""
+def trees(examples: list[Example]) -> np.ndarray | None:
+    """For each token of windows the index of its head, if the data gives trees. (B, T)"""
+    if examples[0].heads is None:
+        return None
+    return np.stack([e.heads for e in examples if e.heads is not None])
+
+
+def whole(
+    tokens: np.ndarray,
+    targets: np.ndarray,
+    document: np.ndarray | None = None,
+    heads: np.ndarray | None = None,
+) -> Batch:
+    """A batch of rows without padding; ``heads`` are indices into the rows. (B, T) each"""
     layout = Layout.full(*tokens.shape) if document is None else Layout.packed(_tensor(document))
+    if heads is not None:
+        layout = layout._replace(heads=layout.position.gather(1, _tensor(heads)))
     return Batch(_tensor(tokens), _tensor(targets), layout)
 
 
