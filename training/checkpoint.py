@@ -8,7 +8,7 @@ import pickle
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, cast
+from typing import IO, Any, cast
 
 import torch
 from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
@@ -27,7 +27,12 @@ class SafeCheckpointIO(CheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, lambda file: torch.save(checkpoint, file), publish)
+        hashing = hashlib.sha256()
+
+        def write(file: IO[bytes]) -> None:
+            torch.save(checkpoint, cast(IO[bytes], Hashed(file, hashing)))
+
+        write_whole(path, write, lambda temporary, path: publish(temporary, path, hashing.hexdigest()))
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any = None, weights_only: bool | None = True
@@ -37,6 +42,21 @@ class SafeCheckpointIO(CheckpointIO):
     def remove_checkpoint(self, path: str | Path) -> None:
         for file in (Path(path), sidecar(Path(path))):
             file.unlink(missing_ok=True)
+
+
+class Hashed:
+    """A file to write to that knows the digest of what it was given, whatever the disk makes of it."""
+
+    def __init__(self, file: IO[bytes], hashing: Any) -> None:
+        self.file = file
+        self.hashing = hashing
+
+    def write(self, data: bytes) -> int:
+        self.hashing.update(data)
+        return self.file.write(data)
+
+    def flush(self) -> None:
+        self.file.flush()
 
 
 def load(path: str | Path) -> dict[str, Any]:
@@ -96,7 +116,7 @@ def check_fits(checkpoint: dict[str, Any], model: nn.Module, spec: dict[str, Any
     )
 
 
-FREE = ("init", "dropout")
+FREE = ("dropout", "backend")
 """Choices that another session may make otherwise: they change how a model is trained, not what it is."""
 
 
@@ -119,27 +139,32 @@ def differences(saved: Any, here: Any, path: str = "model") -> Iterator[str]:
         yield f"{path} is {_said(saved)} in the checkpoint and {_said(here)} here"
 
 
-def publish(temporary: Path, path: Path) -> None:
-    """Move a finished file to where a checkpoint belongs.
+def publish(temporary: Path, path: Path, new: str) -> None:
+    """Move a finished file, whose digest is ``new``, to where a checkpoint belongs.
 
     While the old one is replaced the digests of both stand beside it, so that a kill at any moment leaves a pair that
     fits.
     """
-    new = digest(temporary)
     _write_digests(path, [new, *_digests(path)])
     os.replace(temporary, path)
     _write_digests(path, [new])
 
 
 def link(source: Path, target: Path) -> None:
-    """Give a checkpoint a second name, without writing it again where the disk can do that."""
+    """Give a checkpoint a second name, without writing it again where the disk can do that.
+
+    Its digest goes with it: what has been damaged since it was written stays known to be damaged.
+    """
+    known = _digests(source)
+    new = known[0] if len(known) == 1 else digest(source)
+    target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(f".{target.name}.{os.getpid()}")
     temporary.unlink(missing_ok=True)
     try:
         os.link(source, temporary)
     except OSError:  # no hard links on this file system
         shutil.copyfile(source, temporary)
-    publish(temporary, target)
+    publish(temporary, target, new)
 
 
 def sidecar(path: Path) -> Path:
@@ -166,10 +191,11 @@ def _write_digests(path: Path, digests: list[str]) -> None:
 
 
 def _another(path: Path) -> str:
+    """Which checkpoint can be taken instead: the newest beside it that is what was written."""
     for other in sorted(path.parent.glob("*.ckpt"), key=lambda p: -p.stat().st_mtime):
         if other != path and digest(other) in _digests(other):
-            return f"{other.name} beside it is whole."
-    return "There is no other beside it."
+            return f"{other.name} beside it is whole: ckpt_path={other}"
+    return "There is no other beside it that is whole."
 
 
 def _first_line(error: BaseException) -> str:

@@ -18,7 +18,7 @@ import torch
 import yaml  # type: ignore[import-untyped]
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
-from blocks.contracts import AttentionPosition, Model
+from blocks.contracts import Answer, AttentionPosition, Model
 from registry import REGISTRY, factory
 from registry.errors import BlockwrightError, ConfigError, DataError
 from training import machine, report
@@ -30,6 +30,8 @@ from training.contracts import Data, Objective, Optimizer, Schedule, Tokenizer, 
 from training.logger.csv import Csv
 from training.meter import DivergedError, Meter
 from training.results import Record, git_state, now, program, versions, write_whole
+from training.resume import RETOLD, all_changes
+from training.resume import check as check_resume
 from training.signals import Signals, Stopped
 from training.summary import summarise
 from training.task import SequenceTask
@@ -103,12 +105,13 @@ def run(job: Job) -> Record:
             fit(job, parts, record, trainer, meter)
             record.status = "done"
         except Stopped as stop:
-            record.status, record.reason = "stopped", f"{stop}{'' if stop.saved else ', before anything was saved'}"
+            record.status, record.reason = "stopped", str(stop)
         except BaseException as error:
             record.status = "diverged" if isinstance(error, DivergedError) else "failed"
             record.reason = str(error) if isinstance(error, BlockwrightError) else f"{type(error).__name__}: {error}"
             raise
         finally:
+            signals.over = True
             record.ended = now()
             record.metrics["seconds"] = round(time.perf_counter() - start, 3)
             if record.versions:
@@ -149,7 +152,10 @@ def prepare(job: Job) -> Parts:
         objective = build(job, "objective", tokenizer, max_length, shape_of(spec["model"]), gives)
         data = build(job, "data", tokenizer, objective, max_length, spec["seed"])
     with gathered():
+        check_head(job)
+    with gathered():
         model = blueprint(job, vocab_size=512)  # what is wrong with it is known before any data is read
+    callbacks.sort(key=lambda callback: isinstance(callback, Checkpoint))  # it saves what the others have noted
     complain(wrong)
     check_trees(model, data)
 
@@ -164,6 +170,7 @@ def prepare(job: Job) -> Parts:
     if spec.get("ckpt_path"):
         checkpoint = load_checkpoint(spec["ckpt_path"])
         check_fits(checkpoint, blueprint(job, data.vocab_size), spec["model"], spec["ckpt_path"])
+        check_resume(checkpoint, spec, tokenizer, steps)
         check_data(checkpoint, data)
     return Parts(choices, tokenizer, objective, data, optimizer, schedule, callbacks, loggers, checkpoint)
 
@@ -202,13 +209,14 @@ def fit(job: Job, parts: Parts, record: Record, trainer: L.Trainer, meter: Meter
             "vocab_size": parts.data.vocab_size,
             "gives": parts.data.gives,
             "fingerprint": parts.data.facts.get("fingerprint"),
+            "spec": {part: spec_as_run(job, parts).get(part) for part in RETOLD},
         },
     )
     if parts.checkpoint is not None:
         for logger in parts.loggers:
             if isinstance(logger, Csv):
                 logger.resume(parts.checkpoint["global_step"])
-        console.print(f"resumed at step {parts.checkpoint['global_step']:,}", "dim")
+        show_resumed(parts.checkpoint, spec_as_run(job, parts))
     try:
         trainer.fit(task, datamodule=parts.data, ckpt_path=spec.get("ckpt_path"), weights_only=True)
     finally:
@@ -289,6 +297,34 @@ def with_validations(choices: dict[str, Any], steps: int) -> dict[str, Any]:
     return choices
 
 
+ANSWERS = {"token": "a token of the vocabulary", "tag": "a tag for each token", "class": "a class for each row"}
+
+
+def check_head(job: Job) -> None:
+    """Whether the head gives the answers that the objective asks for.
+
+    Raises:
+        ConfigError: It gives others.
+    """
+
+    def able(family: str, fact: str, kind: Answer) -> list[str]:
+        """The blocks of a family that ask or answer like this."""
+        return [n for n in REGISTRY.names(family) if getattr(REGISTRY[n].constructor, fact, None) == kind]
+
+    head, objective = job.spec["model"]["head"]["name"], job.spec["objective"]["name"]
+    answers = REGISTRY[head].constructor.answers  # type: ignore[attr-defined]
+    asks = REGISTRY[objective].constructor.asks  # type: ignore[attr-defined]
+    if answers == asks:
+        return
+    heads = [f"head={REGISTRY[n].short}" for n in able("head", "answers", asks)]
+    objectives = [f"objective={REGISTRY[n].short}" for n in able("objective", "asks", answers)]
+    raise ConfigError(
+        f"head: {REGISTRY[head].short} answers with {ANSWERS[answers]}, but {REGISTRY[objective].short} asks for "
+        f"{ANSWERS[asks]}. Use {', '.join(heads[:-1]) + ' or ' * (len(heads) > 1) + heads[-1]}"
+        f"{f', or {objectives[0]}' if objectives else ''}."
+    )
+
+
 def check_trees(model: Model, data: Data) -> None:
     """Whether the data gives the trees that a position of the model follows.
 
@@ -318,6 +354,20 @@ def check_data(checkpoint: Mapping[str, Any], data: Data) -> None:
     before = checkpoint.get("blockwright", {}).get("fingerprint")
     if before and data.facts.get("fingerprint") not in (None, before):
         console.print("the data is not what the checkpoint was trained on: its fingerprint differs.", "bad")
+
+
+def spec_as_run(job: Job, parts: Parts) -> dict[str, Any]:
+    """The spec as it may be written down, with the precision that ``auto`` came to on this machine."""
+    trainer = {**(job.written.get("trainer") or {}), "precision": parts.trainer["precision"]}
+    return {**job.written, "trainer": trainer}
+
+
+def show_resumed(checkpoint: Mapping[str, Any], spec: Mapping[str, Any]) -> None:
+    """Say where a run goes on, and what is chosen otherwise from here on."""
+    changes = all_changes(checkpoint, spec)
+    console.print(f"resumed at step {checkpoint['global_step']:,}{', with other choices:' * bool(changes)}", "dim")
+    for line in changes:
+        console.print(f"  {line}", "dim")
 
 
 def complain(wrong: list[BlockwrightError]) -> None:

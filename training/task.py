@@ -13,6 +13,7 @@ from torch.optim import Optimizer as TorchOptimizer
 from blocks.contracts import Model
 from training.batch import Batch
 from training.contracts import Objective, Optimizer, Schedule
+from training.resume import Follow, Owed, choices_of, owes_validation, take_up
 
 
 class SequenceTask(L.LightningModule):
@@ -60,6 +61,9 @@ class SequenceTask(L.LightningModule):
         self.optimizer = optimizer
         self.schedule = schedule
         self.keep = keep or {}
+        self.told: list[dict[str, Any]] = []  # what the config chose for each group of parameters
+        self.told_before: list[dict[str, Any]] = []  # the same, of the run that this one goes on from
+        self.owed: Owed | None = None
         self.loss: Callable[[Model, Batch], tuple[Tensor, dict[str, Tensor]]] = objective.loss
         if compiled:
             self.loss = torch.compile(objective.loss)
@@ -93,9 +97,12 @@ class SequenceTask(L.LightningModule):
 
     def configure_optimizers(self) -> Any:
         optimizer = self.optimizer(self.model)
-        # A lambda, because LambdaLR saves and restores the fields of an object, and with it an old number of steps.
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: self.schedule(step))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        self.told = choices_of(optimizer)
+        optimizer.register_load_state_dict_pre_hook(lambda _, saved: take_up(saved, self.told, self.told_before))
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": Follow(optimizer, self.schedule), "interval": "step"},
+        }
 
     def configure_gradient_clipping(
         self,
@@ -114,8 +121,22 @@ class SequenceTask(L.LightningModule):
         else:
             self.grad_norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), gradient_clip_val)
 
+    def on_train_start(self) -> None:
+        if self.owed is not None:
+            self.owed.make_up(self.trainer)
+            self.owed = None
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["blockwright"] = self.keep
+        owed = owes_validation(self.trainer)
+        checkpoint["blockwright"] = {**self.keep, "told": self.told, "owes_validation": owed}
+        if self.owed is not None:
+            checkpoint["loops"] = self.owed.loops  # no batch has been read since
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        known = checkpoint.get("blockwright", {})
+        self.told_before = known.get("told", [])
+        if known.get("owes_validation"):
+            self.owed = Owed(self.trainer, checkpoint)
 
     def _everywhere(self, value: Tensor | float) -> Tensor:
         """The sum over all processes."""

@@ -6,12 +6,12 @@ Lin et al. 2017, https://arxiv.org/abs/1703.03130 (learned attention over the to
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from blocks.contracts import Cost, Head, Layout
+from blocks.contracts import Answer, Cost, Head, Layout
 from blocks.head._cross_entropy import linear_cross_entropy
 from registry import register
 
@@ -31,6 +31,8 @@ class Classifier(Head):
     Raises:
         ValueError: There are fewer than two classes, or no pool has that name.
     """
+
+    answers: ClassVar[Answer] = "class"
 
     def __init__(
         self,

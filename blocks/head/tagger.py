@@ -5,9 +5,11 @@ Collobert et al. 2011, https://arxiv.org/abs/1103.0398
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Tensor, nn
 
-from blocks.contracts import Head, Layout
+from blocks.contracts import Answer, Head, Layout
 from blocks.head._cross_entropy import linear_cross_entropy
 from registry import register
 
@@ -23,6 +25,8 @@ class Tagger(Head):
     Raises:
         ValueError: There are fewer than two tags.
     """
+
+    answers: ClassVar[Answer] = "tag"
 
     def __init__(self, vocab_size: int, d_model: int, /, *, n_tags: int = 17, dropout: float = 0.0) -> None:
         super().__init__(vocab_size, d_model)

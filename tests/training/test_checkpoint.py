@@ -79,7 +79,7 @@ def test_one_flipped_bit_is_noticed_and_the_other_checkpoint_is_named(tmp_path):
     path.write_bytes(content)
     sentence = (
         f"ckpt_path: {path} must be what was written, but its SHA-256 is not the one in last.ckpt.sha256: "
-        "the file is damaged. best.ckpt beside it is whole."
+        f"the file is damaged. best.ckpt beside it is whole: ckpt_path={tmp_path}/best.ckpt"
     )
     with pytest.raises(CheckpointError, match=f"^{re.escape(sentence)}$"):
         load(path)

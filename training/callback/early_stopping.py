@@ -56,7 +56,8 @@ class EarlyStopping(L.Callback):
             trainer.should_stop = True
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best, "waited": self.waited}
+        return {"best": self.best, "waited": self.waited, "monitor": self.monitor, "mode": self.mode}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.best, self.waited = state_dict["best"], state_dict["waited"]
+        if (state_dict.get("monitor"), state_dict.get("mode")) == (self.monitor, self.mode):
+            self.best, self.waited = state_dict["best"], state_dict["waited"]
