@@ -37,5 +37,5 @@ class CosineScore(Score):
         self.log_factor = nn.Parameter(torch.full((n_heads, 1), math.log(start)))
 
     def prepare(self, x: Tensor, role: Literal["query", "key"], rotate: Callable[[Tensor], Tensor]) -> Tensor:
-        x = F.normalize(rotate(x), dim=-1)
+        x = rotate(F.normalize(x, dim=-1))  # in this order, a position that stretches has its say
         return x * self.log_factor.exp() if role == "query" else x
