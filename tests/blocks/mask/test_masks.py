@@ -28,6 +28,7 @@ RULES = {
     "window both ways": (functools.partial(Window, size=5), False, lambda q, k: abs(q - k) < 5),
     "dilated": (functools.partial(Dilated, size=3, dilation=4), True, lambda q, k: q - k in (0, 4, 8)),
     "dilated both ways": (functools.partial(Dilated, size=2, dilation=3), False, lambda q, k: q - k in (-3, 0, 3)),
+    "dilated by nothing": (functools.partial(Dilated, size=3, dilation=1), True, lambda q, k: 0 <= q - k < 3),
     "chunked": (functools.partial(Chunked, size=7), True, lambda q, k: q // 7 == k // 7 and k <= q),
     "chunked both ways": (functools.partial(Chunked, size=7), False, lambda q, k: q // 7 == k // 7),
     "strided": (
@@ -94,6 +95,25 @@ def test_bigbirds_random_blocks_are_spread_evenly():
     assert abs(picked.mean() - 150) < 15  # uniform over 0 .. q, for q from 200 to 400
 
 
+def test_bigbird_sees_random_blocks_ahead_as_far_as_the_start_is():
+    """And not the mirror image of those behind."""
+    shown = table(BigBird(False, size=1, n_near=1, n_global=0, n_random=1), 400)[:200]
+    place, apart = torch.arange(200), shown.clone()
+    apart[place, place] = False
+    behind, ahead = apart.tril(-1), apart.triu(1)
+    assert 150 < ahead.sum() < 200
+    assert 150 < behind.sum() < 200
+    both = behind.any(1) & ahead.any(1)
+    first, last = behind[both].long().argmax(1), ahead[both].long().argmax(1)
+    reach = last - place[both]
+    assert (reach <= place[both]).all()
+    assert (reach == first).sum() < 20
+
+
+def test_small_chunks_are_read_several_at_a_time():
+    assert [Chunked(True, size=size).blocks.size for size in (1, 7, 32, 33, 100)] == [32, 35, 32, 33, 100]
+
+
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize(
     "make",
@@ -130,6 +150,12 @@ def test_and_shows_what_all_show():
     assert torch.equal(table(mask), table(Window(True, size=20)) & table(Strided(True, stride=6)))
     assert mask.window == 20
     assert mask.causal
+
+
+def test_and_reaches_no_farther_than_its_nearest():
+    near, far = functools.partial(Window, size=5), functools.partial(Dilated, size=3, dilation=4)
+    assert And(True, policies=[near, far]).window == And(True, policies=[far, near]).window == 5
+    assert And(True, policies=[Causal, Causal]).window is None
 
 
 def test_or_shows_what_any_shows():
