@@ -89,6 +89,52 @@ def test_a_mistake_is_a_sentence_and_a_status_and_leaves_nothing(here, capsys, w
     assert runs(here) == []
 
 
+BOTH_WAYS = ["debug=tiny", "model=encoder_only", "encoder.n_layers=1", "trainer.max_steps=4", "data.batch_size=2"]
+TEXT = ["data=text", "data.path=text.txt"]
+
+
+@pytest.mark.parametrize("more", [[], ["dry_run=true"]], ids=["run", "dry_run"])
+@pytest.mark.parametrize(
+    ("words", "given", "advice"),
+    [
+        ([*TEXT, "position=dependency"], "text", "Set data.trees=nesting"),
+        ([*TEXT, "encoder.position=[rope,dependency]"], "text", "Set data.trees=nesting"),
+        (
+            ["data=reverse", "data.longest=8", "position=dependency"],
+            "reverse",
+            "Use data=python_source or data=text, with data.trees=nesting",
+        ),
+    ],
+)
+def test_a_position_that_follows_trees_is_refused_where_there_are_none(here, capsys, words, given, advice, more):
+    assert launch(train, compare, [*BOTH_WAYS, *words, *more]) == 2
+    assert capsys.readouterr().err == (
+        "error: position: dependency must be told where each token hangs in a tree, "
+        f"but data {given!r} gives no trees. "
+        f"{advice}, or choose another position.\n"
+    )
+    assert runs(here) == []
+    assert not (here / "cache").exists()
+
+
+def test_a_position_that_follows_trees_learns_where_there_are_some(here):
+    assert launch(train, compare, [*BOTH_WAYS, *TEXT, "position=dependency", "data.trees=nesting"]) == 0
+    (folder,) = runs(here)
+    record = read_record(folder)
+    assert record.status == "done"
+    assert record.spec["data"]["trees"] == "nesting"
+
+
+def test_an_objective_that_keeps_no_trees_is_refused_them(here, capsys):
+    words = ["model=encoder_decoder", "encoder.n_layers=1", "data.trees=nesting"]
+    assert command(*words) == 2
+    assert capsys.readouterr().err == (
+        "error: data: trees must be 'none' for SpanCorruption, which does not keep the heads of a window's tokens, "
+        "but got 'nesting'. Use another objective.\n"
+    )
+    assert runs(here) == []
+
+
 def test_a_loss_that_is_no_number_ends_with_76(here, capsys):
     assert command("optimizer=sgd", "optimizer.lr=1e30", "schedule=constant", "trainer.max_steps=20") == 76
     assert "the loss became" in capsys.readouterr().err

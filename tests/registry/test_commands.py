@@ -38,6 +38,19 @@ def test_show_tells_choices_sources_cost_and_use(capsys):
     assert "python train.py attention=gqa attention.n_heads=8" in said
 
 
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        ("position/dependency", "model=encoder_only position=dependency position.reach=8 data.trees=nesting"),
+        ("position/alibi", "position=alibi"),
+        ("position/sinusoidal", "position=sinusoidal position.base=10000.0"),
+        ("attention/nystrom", "model=encoder_only attention=nystrom attention.n_heads=8"),
+    ],
+)
+def test_the_command_of_a_page_has_what_the_block_needs(name, command):
+    assert page(REGISTRY[name]).splitlines()[-1] == f"  python train.py {command}"
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_every_name_has_a_page(name):
     assert page(REGISTRY[name]).startswith(f"{name}: ")

@@ -9,6 +9,8 @@ from blocks.position.dependency import Dependency
 SENTENCE = [1, 3, 1, 3, 5, 3, 3]  # the(0) cat(1) there(2) ate(3) a(4) fish(5) today(6)
 CHAIN = [0, *range(12)]
 STAR = [6] * 13
+TWO_TREES = [1, 3, 1, 3, 4, 4, 3, 5]
+"""Tokens 4, 5 and 7 hang together, and the others do."""
 
 
 class Local(Mask):
@@ -26,8 +28,8 @@ def ancestors(heads, token):
 
 
 def walk(heads, query, key):
-    """Steps up from the query to the first common ancestor, and down from there to the key."""
-    up, down = ancestors(heads, query), ancestors(heads, key)
+    """Steps up from the query to the first common ancestor, and down from there to the key; roots hang on "sky"."""
+    up, down = [*ancestors(heads, query), "sky"], [*ancestors(heads, key), "sky"]
     meeting = next(token for token in up if token in down)
     return up.index(meeting), down.index(meeting)
 
@@ -51,7 +53,11 @@ def bias_of(dependency, layout):
 
 
 @pytest.mark.parametrize("reach", [2, 16])
-@pytest.mark.parametrize("trees", [[SENTENCE], [CHAIN, STAR], "random"], ids=["sentence", "extremes", "random"])
+@pytest.mark.parametrize(
+    "trees",
+    [[SENTENCE], [CHAIN, STAR], [TWO_TREES, [*range(8)]], "random"],
+    ids=["sentence", "extremes", "several", "random"],
+)
 def test_each_pair_gets_the_number_of_its_path(trees, reach):
     trees = [random_tree(20) for _ in range(4)] if trees == "random" else trees
     shape, length = Dependency(2, 8, reach=reach), Dependency(2, 8, reach=reach, path="length")
@@ -73,6 +79,13 @@ def test_paths_of_a_sentence_are_as_a_grammarian_sees_them():
     dependency = Dependency(1, 8, reach=2)
     rows, _ = dependency.rows(*[layout_of(heads)] * 2)
     assert [rows[0, i, j].item() for i, j in ((0, 1), (3, 1), (1, 5))] == [3, 1, 4]
+
+
+def test_paths_between_trees_lead_over_their_roots():
+    rows, _ = Dependency(1, 8, reach=8).rows(*[layout_of(TWO_TREES)] * 2)
+    assert divmod(rows[0, 3, 4].item(), 9) == (1, 1), "from root to root, as between siblings"
+    assert divmod(rows[0, 0, 5].item(), 9) == (3, 2)
+    assert divmod(rows[0, 7, 3].item(), 9) == (3, 1)
 
 
 def test_depth_below_the_root_adds_its_own_number():

@@ -8,6 +8,7 @@ from torch.testing import assert_close
 
 from blocks.contracts import Layout, Mask
 from blocks.position.alibi import Alibi
+from blocks.position.dependency import Dependency
 from blocks.position.fire import Fire
 from blocks.position.none import NoPosition
 from blocks.position.rope import Rope
@@ -34,6 +35,11 @@ def test_acts_as_the_union_of_its_parts():
     assert Sum(2, 8, parts=[Rope, Shaw]).acts == {"rotate", "bias", "value_bias"}
     x, layout = torch.randn(1, 3, 2, 8), Layout.full(1, 3)
     assert Sum(2, 8, parts=[Rope]).bias(x, x, layout, layout) is None
+
+
+def test_needs_trees_if_a_part_does():
+    assert Sum(2, 8, parts=[Rope, Dependency]).needs_trees
+    assert not Sum(2, 8, parts=[Rope, Alibi]).needs_trees
 
 
 def test_is_relative_if_every_part_is():

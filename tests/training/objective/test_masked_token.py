@@ -78,6 +78,16 @@ def test_documents_are_told_apart():
     assert batch.layout.position.tolist() == [[0, 1, 0]]
 
 
+def test_heads_become_positions_in_their_document():
+    tokens, document, heads = [10, 11, EOS, 12, 13, 14], [0, 0, 0, 1, 1, 1], [0, 0, 2, 3, 3, 4]
+    packed = Example(np.array(tokens), document=np.array(document), heads=np.array(heads))
+    batch = masked_token().batch([packed], np.random.default_rng(0))
+    assert batch.layout.heads.tolist() == [[0, 0, 2, 0, 0, 1]]
+    batch = masked_token().batch([packed._replace(document=None)], np.random.default_rng(0))
+    assert batch.layout.heads.tolist() == [heads]
+    assert batch.layout.dense
+
+
 def test_pairs_are_read_in_one_row():
     pairs = [Example(np.array([20, 21]), np.array([10])), Example(np.array([40]), np.array([30]))]
     batch = masked_token(gives="pairs", rate=1.0, masked=0.0, random=0.0).batch(pairs, np.random.default_rng(0))
