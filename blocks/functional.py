@@ -9,12 +9,14 @@ does not know that it does.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from blocks.contracts import PAD, AttentionPosition, Layout, Mask, Scratch
 from blocks.strips import CausalStrips
@@ -223,6 +225,61 @@ def attend(q: Tensor, k: Tensor, v: Tensor, view: View, kernel: Kernel) -> Tenso
     return torch.cat([attend(q[:, :n], k, v, view.wide, kernel), out[:, n:]], dim=1)
 
 
+AT_ONCE, STRIP = 2**25, 2**22
+"""Numbers that a kernel may make for the pairs of a call; where there are more, strips of queries make so many each."""
+
+
+def in_strips(kernel: Kernel, per_pair: int) -> Kernel:
+    """``kernel``, a strip of queries after the other where all pairs at once would take too much memory.
+
+    The backward makes the numbers of a strip again, so that memory grows with T, not with T S.
+    The first strips of a causal view are not shown the keys that nobody in them sees.
+
+    Args:
+        kernel: What reads; a query may not depend on another query.
+        per_pair: Numbers that it makes for each query and key of a row.
+    """
+
+    def read(q: Tensor, k: Tensor, v: Tensor, view: View) -> Tensor:
+        B, T = q.shape[:2]
+        S = k.shape[1]
+        if B * T * S * per_pair <= AT_ONCE:
+            return kernel(q, k, v, view)
+
+        def of(strip: slice) -> Tensor:
+            stop = strip.stop if view.causal else None
+            return kernel(q[:, strip], k[:, :stop], v[:, :stop], _strip(view, strip))
+
+        strips = _strips(T, None if view.causal else S, STRIP // (B * per_pair))
+        if not torch.is_grad_enabled():
+            return torch.cat([of(strip) for strip in strips], dim=1)
+        return torch.cat([checkpoint(of, strip, use_reentrant=False) for strip in strips], dim=1)
+
+    return read
+
+
+def _strips(queries: int, keys: int | None, most: int) -> list[slice]:
+    """Strips of ``most`` pairs, or of one query. ``keys``: what each query meets; None: all up to the strip's end."""
+    strips, stop = [], 0
+    while stop < queries:
+        start = stop
+        size = (math.isqrt(start * start + 4 * most) - start) // 2 if keys is None else most // keys
+        stop = min(start + max(size, 1), queries)
+        strips.append(slice(start, stop))
+    return strips
+
+
+def _strip(view: View, strip: slice) -> View:
+    """What some of the queries see. It shares nothing with other strips: one that is made again must make it all."""
+    queries = view.queries.slice(strip.start, strip.stop)
+    if not view.causal:
+        allowed = None if view.allowed is None else view.allowed[:, strip]
+        return View(queries, view.keys._replace(scratch=None), allowed=allowed)
+    n = strip.stop - strip.start
+    allowed = torch.ones(n, strip.stop, dtype=torch.bool, device=queries.position.device).tril(strip.start)
+    return View(queries, view.keys.slice(0, strip.stop), allowed=allowed[None])
+
+
 def products(q: Tensor, k: Tensor) -> Tensor:
     """Every query times every key; consecutive query heads share a key head. (B, H, T, S)"""
     B, T, H, _ = q.shape
@@ -365,7 +422,10 @@ def _compiled_flex() -> Callable[..., Any]:
 
 
 def pairs(mask: Mask, length: int) -> int:
-    """Products of a query and a key that are computed in one whole row, seen or not."""
+    """Products of a query and a key that are computed in one whole row, seen or not.
+
+    A long causal row in strips, or in a fused kernel, is spared up to half of them.
+    """
     pattern = None if mask.plain else pattern_of(mask, True, length)
     return length * length if pattern is None else _pairs(pattern, length)
 

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from blocks.attention.past import Past, empty_past
 from blocks.attention.reading import host, look
 from blocks.contracts import Attention, AttentionPosition, Cost, Layout, Mask, Memory, Normaliser
-from blocks.functional import View, allowed_by, attend, bias_flops, lowering, pairs, weighted
+from blocks.functional import View, allowed_by, attend, bias_flops, in_strips, lowering, pairs, weighted
 from registry import Factory, register
 
 
@@ -23,7 +23,8 @@ from registry import Factory, register
 class AdditiveAttention(Attention[Past]):
     """Attention by the score ``w . tanh(W x_t + U x_s)``; the values are the tokens.
 
-    It holds ``width`` numbers for every pair of tokens, where a dot product holds one.
+    It makes ``width`` numbers for every pair of tokens, where a dot product makes one; long rows are read strip by
+    strip, so that these never stand in memory all at once.
 
     Args:
         width: Hidden width of the network that scores a pair.
@@ -72,7 +73,8 @@ class AdditiveAttention(Attention[Past]):
     ) -> tuple[Tensor, Past | None]:
         q = self.to_q(x)[:, :, None]  # (B, T, 1, W)
         (k, v), view, state = look(self._keys_values, x, layout, self.mask, state, memory)
-        return attend(q, k.to(q.dtype), v.to(q.dtype), view, self._read).flatten(2), state
+        read = in_strips(self._read, per_pair=self.width)
+        return attend(q, k.to(q.dtype), v.to(q.dtype), view, read).flatten(2), state
 
     def _read(self, q: Tensor, k: Tensor, v: Tensor, view: View) -> Tensor:
         both = torch.tanh(q + k[:, None, :, 0])  # (B, T, S, W)

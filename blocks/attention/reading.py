@@ -12,12 +12,14 @@ from torch.nn import functional as F
 from blocks.attention.past import Past
 from blocks.contracts import AttentionPosition, Layout, Mask, Memory, Normaliser, Score
 from blocks.functional import (
+    Kernel,
     View,
     allowed_by,
     attend,
     bias_flops,
     flexed,
     fused,
+    in_strips,
     lowering,
     pairs,
     products,
@@ -100,7 +102,9 @@ class Reading(nn.Module):
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, view: View) -> Tensor:
         """(B, T, H, K), (B, S, G, K), (B, S, G, V) -> (B, T, H, V)"""
-        kernel = {"eager": self._eager, "sdpa": self._fused, "flex": self._flex}[self.kernel]
+        kernel: Kernel = {"eager": self._eager, "sdpa": self._fused, "flex": self._flex}[self.kernel]
+        if self.kernel == "eager" or (self.kernel == "sdpa" and "bias" in self.position.acts):
+            kernel = in_strips(kernel, per_pair=self.n_heads)  # these write every pair down
         return attend(q.to(v.dtype), k.to(v.dtype), v, view, kernel)
 
     def weights(self, q: Tensor, k: Tensor, view: View) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from blocks.attention.past import Past, empty_past
 from blocks.attention.reading import Reading, look
 from blocks.contracts import Attention, AttentionPosition, Cost, Layout, Mask, Memory, Normaliser, Score
-from blocks.functional import View, allowed_by, attend, pairs
+from blocks.functional import View, allowed_by, attend, in_strips, pairs
 from registry import Factory, register
 
 
@@ -50,9 +50,11 @@ class TalkingHeadsAttention(Attention[Past]):
         normaliser: Factory[Normaliser] = Normaliser,
     ) -> None:
         super().__init__(d_model, mask, position)
-        if head_dim is None and d_model % n_heads:
+        if n_heads < 1 or (head_dim is None and d_model % n_heads):
             raise ValueError(f"d_model must be a multiple of n_heads, but got {d_model} and {n_heads}.")
         head_dim = d_model // n_heads if head_dim is None else head_dim
+        if head_dim < 1:
+            raise ValueError(f"head_dim must be at least 1, but got {head_dim}.")
         self.n_heads, self.head_dim = n_heads, head_dim
         self.to_q = nn.Linear(d_model, n_heads * head_dim, bias=bias)
         self.to_k = nn.Linear(d_model, n_heads * head_dim, bias=bias)
@@ -69,7 +71,8 @@ class TalkingHeadsAttention(Attention[Past]):
     ) -> tuple[Tensor, Past | None]:
         q = self.reading.queries(self._heads(self.to_q(x)), layout)  # (B, T, H, K)
         (k, v), view, state = look(self._keys_values, x, layout, self.mask, state, memory)
-        return self.to_out(attend(q.to(v.dtype), k.to(v.dtype), v, view, self._talk).flatten(2)), state
+        talk = in_strips(self._talk, per_pair=self.n_heads)
+        return self.to_out(attend(q.to(v.dtype), k.to(v.dtype), v, view, talk).flatten(2)), state
 
     def _talk(self, q: Tensor, k: Tensor, v: Tensor, view: View) -> Tensor:
         scores = _mix(self.reading.scores(q, k, view), self.mix_scores)  # (B, H, T, S)

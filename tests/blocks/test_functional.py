@@ -5,17 +5,21 @@ import math
 
 import pytest
 import torch
+from torch.nn.functional import dropout
 from torch.testing import assert_close
 from torch.utils.flop_counter import FlopCounterMode
 
-from blocks.contracts import PAD, Layout, Mask
+from blocks import functional
+from blocks.contracts import PAD, AttentionPosition, Layout, Mask
 from blocks.functional import (
     View,
     allowed_by,
     attend,
     band,
+    bias_flops,
     flexed,
     fused,
+    in_strips,
     lowering,
     pairs,
     pattern_of,
@@ -121,6 +125,25 @@ def test_windows_are_followed_through_packing_and_padding(make, causal):
     assert not got[~layout.real].any()
 
 
+class Siblings(Window):
+    """A token sees its neighbours that hang on the same word."""
+
+    def sees(self, q, k):
+        return super().sees(q, k) & (q.heads == k.heads)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_trees_are_cut_as_their_tokens_are(whole):
+    layout = Layout.full(B, 331) if whole else scattered(331)
+    layout = layout._replace(heads=torch.randint(3, (B, 331)))
+    mask = Siblings(True, size=20)
+    view = see(mask, layout)
+    assert view.blocks is not None
+    tensors = draw(331)
+    expected = attend(*tensors, dense_view(mask, layout), plainly)
+    assert_close(attend(*tensors, view, functools.partial(fused, scale=SCALE)), expected)
+
+
 @pytest.mark.parametrize("make", SPARSE[2:], ids=lambda m: m.func.__name__)
 def test_patterns_of_whole_rows_are_not_followed_in_packed_ones(make):
     layout, mask = scattered(331), make(True)
@@ -157,6 +180,28 @@ def test_a_band_reaches_as_far_as_its_window():
     assert band(128, False).table(3).tolist() == [[1, 0, PAD], [2, 1, 0], [2, 1, PAD]]
 
 
+@pytest.mark.parametrize("make", SPARSE, ids=lambda m: m.func.__name__)
+@pytest.mark.parametrize("causal", [True, False])
+def test_a_positions_work_is_counted_for_the_pairs_that_are_computed(make, causal):
+    class Working(AttentionPosition):
+        def flops(self, queries, keys):
+            return 3 * queries * keys
+
+    for length in (20, 100, 301, 1024):
+        assert bias_flops(Working(H, K), make(causal), length) == 3 * pairs(make(causal), length)
+        assert bias_flops(Working(H, K), Mask(causal), length) == 3 * length * length
+
+
+def test_rows_are_cut_where_a_third_of_the_pairs_is_left_out():
+    mask = Window(True, size=32)  # each block reads itself and the one before
+    assert pattern_of(mask, True, 64) is None
+    assert pattern_of(mask, True, 96) is not None
+
+
+def test_a_block_reads_no_more_than_there_is():
+    assert BigBird(True, size=8).blocks.table(2).tolist() == [[0, PAD], [1, 0]]
+
+
 def test_short_rows_are_not_cut():
     assert pattern_of(Window(True, size=20), True, 40) is None
     assert see(Window(True, size=20), Layout.full(B, 40)).blocks is None
@@ -174,8 +219,30 @@ def test_causal_rows_of_any_length_agree_with_all_pairs(length, dtype, heads):
     expected = plainly(*exact, see(Mask(True), layout))
     tolerance = {"atol": 1e-10, "rtol": 1e-10} if dtype == torch.float64 else {"atol": 0.05, "rtol": 0.05}
     assert_close(got.double(), expected, **tolerance)
-    for g, e in zip(torch.autograd.grad(got.sum(), tensors), torch.autograd.grad(expected.sum(), exact), strict=True):
+    for g, e in zip(gradients(got, tensors), gradients(expected, exact), strict=True):
         assert_close(g.double(), e, **(tolerance if dtype == torch.float64 else {"atol": 0.1, "rtol": 0.1}))
+
+
+def test_a_gradient_of_a_gradient_is_refused_where_it_would_be_wrong():
+    """Strips keep their weights as numbers."""
+    q, k, v = draw(70, heads=(H, H, H))
+    out = fused(q, k, v, see(Mask(True), Layout.full(B, 70)), scale=SCALE)
+    (first,) = torch.autograd.grad(out.square().sum(), q, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        torch.autograd.grad(first.sum(), q)
+
+
+@pytest.mark.parametrize("heads", [(H, G, G), (H, H, H)], ids=["grouped", "each its own"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("length", [40, 600])
+def test_dropout_spares_the_sum_of_weights_on_average(length, dtype, heads):
+    """Whichever way is taken: the values are ones, so that what is read is the sum of weights."""
+    q, k, v = (t.detach() for t in draw(length, dtype, heads))
+    bias = torch.zeros(1, H, length, length, dtype=dtype)
+    for mask, added in ((Mask(True), None), (Mask(False), None), (Mask(True), bias)):
+        read = fused(q, k, torch.ones_like(v), see(mask, Layout.full(B, length)), scale=SCALE, bias=added, dropout=0.5)
+        assert read.float().std() > 0.02
+        assert abs(read.float().mean() - 1) < 0.15
 
 
 @pytest.mark.parametrize("length", [30, 600])
@@ -229,6 +296,20 @@ def test_other_documents_of_a_memory_are_hidden():
     expected = queries.document[:, :, None] == keys.document[:, None, :]
     assert torch.equal(view.allowed & ~view.blind[..., 0], expected)
     assert view.blind.flatten().tolist() == [False, False, False, True, False, False]
+
+
+def test_a_whole_memory_is_hidden_from_other_documents():
+    """Also where the memory's layout alone says that nothing in it need be hidden."""
+    queries = Layout.packed(torch.tensor([[0, 0, 1, PAD]]))
+    view = see(Mask(False), queries, Layout.full(1, 3))
+    assert view.blind.flatten().tolist() == [False, False, True, True]
+
+
+def test_what_is_shared_under_a_name_is_not_mistaken_for_that_of_other_keys():
+    layout = Layout.full(B, 5).fresh()
+    assert layout.once("distances", lambda: "to its own tokens") == "to its own tokens"
+    view = see(Mask(False), layout, Layout.full(B, 7))
+    assert view.queries.once("distances", lambda: "to the others") == "to the others"
 
 
 def test_whole_rows_need_no_mask():
@@ -285,3 +366,93 @@ def test_a_pattern_outlives_the_device_it_was_made_under():
     with torch.device("meta"):
         pattern = band(40, causal=True).also_first(50, both_ways=False)
     assert pattern.table(4).tolist() == [[1, 0, PAD, PAD], [1, 0, PAD, PAD], [2, 1, 0, PAD], [3, 2, 1, 0]]
+
+
+# Strips of queries -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def narrow(monkeypatch):
+    """Strips of a few queries, in rows short enough to compare."""
+    monkeypatch.setattr(functional, "AT_ONCE", 0)
+    monkeypatch.setattr(functional, "STRIP", 600)
+
+
+@pytest.mark.parametrize(
+    "mask",
+    [Mask(True), Mask(False), Strided(True, stride=5), Window(True, size=20), Longformer(False, size=9, n_global=3)],
+    ids=["causal", "full", "strided", "window", "longformer"],
+)
+@pytest.mark.parametrize("whole", [True, False], ids=["whole", "scattered"])
+def test_strips_give_what_all_queries_at_once_give(narrow, mask, whole):
+    """Forward and backward, under masks in every form; what sees nothing stays zero."""
+    layout = Layout.full(B, 131) if whole else scattered(131)
+    made = []
+
+    def kernel(q, k, v, view):
+        made.append(q.shape[0] * q.shape[1] * k.shape[1] * H)
+        assert made[-1] <= 600 or q.shape[1] == 1, "a strip holds no more than it may, or one query"
+        return plainly(q, k, v, view)
+
+    tensors = draw(131)
+    got = attend(*tensors, see(mask, layout), in_strips(kernel, per_pair=H))
+    assert len(made) > 1
+    expected = attend(*tensors, dense_view(mask, layout), plainly)
+    assert_close(got, expected)
+    for g, e in zip(gradients(got, tensors), gradients(expected, tensors), strict=True):
+        assert_close(g, e)
+
+
+def test_strips_of_a_causal_row_make_equally_many_pairs_and_leave_out_what_is_hidden(narrow, monkeypatch):
+    monkeypatch.setattr(functional, "STRIP", 6000)
+    made = []
+
+    def kernel(q, k, v, view):
+        made.append(q.shape[1] * k.shape[1])
+        return plainly(q, k, v, view)
+
+    attend(*draw(400), see(Mask(True), Layout.full(B, 400)), in_strips(kernel, per_pair=1))
+    assert max(made) <= 6000 / B
+    assert min(made[:-1]) > 0.8 * max(made)
+    assert 0.5 < sum(made) / 400**2 < 0.56
+
+
+def test_a_strip_drops_the_same_weights_when_it_is_made_again(narrow):
+    """What is read is linear in the values, so that their gradients say which weights the backward saw."""
+    q, k, v = draw(60)
+
+    def dropping(q, k, v, view):
+        scores = (products(q, k) * SCALE).masked_fill(~allowed_by(view), -math.inf)
+        return weighted(dropout(scores.softmax(-1), 0.5), v)
+
+    out = attend(q, k, v, see(Mask(True), Layout.full(B, 60)), in_strips(dropping, per_pair=H))
+    out.sum().backward()
+    assert_close((v.grad * v).sum(), out.sum())
+
+
+def test_strips_keep_no_pairs_for_the_backward(narrow):
+    kept = []
+
+    def note(tensor):
+        kept.append(tensor.numel())
+        return tensor
+
+    view = see(Mask(True), Layout.full(B, 200))
+    for kernel in (plainly, in_strips(plainly, per_pair=H)):
+        kept.clear()
+        with torch.autograd.graph.saved_tensors_hooks(note, lambda t: t):
+            attend(*draw(200), view, kernel)
+        assert (max(kept, default=0) < 200 * 200) == (kernel is not plainly)
+
+
+def test_rows_of_the_usual_size_are_read_at_once():
+    calls = []
+
+    def kernel(q, k, v, view):
+        calls.append(q.shape[1])
+        return v
+
+    rows = Layout.full(8, 512, "meta")
+    q, k, v = (torch.empty(8, 512, 8, K, device="meta") for _ in range(3))
+    attend(q, k, v, see(Mask(True), rows), in_strips(kernel, per_pair=8))
+    assert calls == [512]
