@@ -155,8 +155,8 @@ def prepare(job: Job) -> Parts:
         check_head(job)
     with gathered():
         model = blueprint(job, vocab_size=512)  # what is wrong with it is known before any data is read
-    callbacks.sort(key=lambda callback: isinstance(callback, Checkpoint))  # it saves what the others have noted
     complain(wrong)
+    callbacks.sort(key=lambda callback: isinstance(callback, Checkpoint))  # it saves what the others have noted
     check_trees(model, data)
 
     data.setup("fit")
@@ -405,6 +405,7 @@ NOISE = (
     ".*does not have many workers.*",  # batches cost microseconds
     ".*is smaller than the logging interval.*",  # the last step is always logged
     ".*checkpoint directory .* exists and is not empty.*",
+    "Be aware that when using `ckpt_path`, callbacks used.*",  # taking one out is a choice
 )
 """Warnings that tell a user of this program nothing."""
 

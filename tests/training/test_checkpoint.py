@@ -1,6 +1,7 @@
 """Checkpoints survive kills, damage is noticed, and another architecture is refused by name."""
 
 import hashlib
+import io
 import os
 import re
 import subprocess
@@ -85,6 +86,34 @@ def test_one_flipped_bit_is_noticed_and_the_other_checkpoint_is_named(tmp_path):
         load(path)
 
 
+def test_a_bit_that_flips_while_the_file_is_written_is_noticed(tmp_path, monkeypatch):
+    """The digest is of what was meant, not of what a look at the disk finds."""
+    write = checkpoints.Hashed.write
+
+    def faulty(self, data):
+        file = self.file
+        if len(data) > 8:
+            self.file = io.BytesIO()
+            write(self, data)
+            self.file = file
+            file.write(bytes(data[:8]) + bytes([data[8] ^ 1]) + bytes(data[9:]))
+            return len(data)
+        return write(self, data)
+
+    monkeypatch.setattr(checkpoints.Hashed, "write", faulty)
+    path = saved(tmp_path / "last.ckpt")
+    with pytest.raises(CheckpointError, match="the file is damaged"):
+        load(path)
+
+
+def test_a_second_name_does_not_bless_a_damaged_file(tmp_path):
+    path = saved(tmp_path / "last.ckpt")
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    link(path, tmp_path / "previous.ckpt")
+    with pytest.raises(CheckpointError, match=r"the file is damaged\. There is no other beside it that is whole\.$"):
+        load(tmp_path / "previous.ckpt")
+
+
 def test_half_a_file_without_a_digest_is_noticed(tmp_path):
     path = saved(tmp_path / "last.ckpt")
     path.write_bytes(path.read_bytes()[:300])
@@ -119,7 +148,10 @@ def test_a_file_that_is_no_checkpoint_is_refused(tmp_path):
 
 
 def spec(**choices):
-    layer = {"mixer": {"name": "attention/mha", "n_heads": 4, **choices}, "ffn": {"name": "ffn/mlp", "dropout": 0.1}}
+    layer = {
+        "mixer": {"name": "attention/mha", "n_heads": 4, "backend": "auto", **choices},
+        "ffn": {"name": "ffn/mlp", "dropout": 0.1},
+    }
     return {"name": "model/decoder_only", "d_model": 8, "decoder": {"layers": [layer]}}
 
 
@@ -153,7 +185,8 @@ def test_missing_and_left_over_weights_are_named():
     assert "bias is only in the checkpoint" in str(refusal.value)
 
 
-def test_dropout_may_differ():
+def test_dropout_and_the_kernel_may_differ():
     made = spec()
     made["decoder"]["layers"][0]["ffn"]["dropout"] = 0.0
+    made["decoder"]["layers"][0]["mixer"]["backend"] = "eager"
     check_fits(holding(nn.Linear(2, 3), spec()), nn.Linear(2, 3), made, "a.ckpt")

@@ -9,9 +9,11 @@ import signal
 import pytest
 import torch
 
+from registry import REGISTRY
 from registry.errors import DIVERGED, STOPPED, CheckpointError, ConfigError, DataError, MachineError
 from training.checkpoint import load
 from training.meter import DivergedError
+from training.objective.masked_token import MaskedToken
 from training.results import read_record
 from training.run import planned_steps, prepare, run, with_validations
 
@@ -278,6 +280,46 @@ def test_more_devices_than_there_are(make_job, monkeypatch):
             MachineError,
             f"trainer.devices: must be among the 2 of this machine, but got {devices}.",
         )
+
+
+@pytest.mark.parametrize(
+    ("head", "answers"), [("classifier", "a class for each row"), ("tagger", "a tag for each token")]
+)
+def test_a_head_that_does_not_answer_what_is_asked(make_job, head, answers):
+    model = {"name": "encoder_only", "d_model": 32, "max_length": 32, "tie": False}
+    refuses(
+        make_job(model=model, encoder={"n_layers": 1}, head={"name": head}),
+        ConfigError,
+        f"head: {head} answers with {answers}, but masked_token asks for a token of the vocabulary. "
+        "Use head=linear or head=tied.",
+    )
+
+
+def test_a_head_answers_an_objective_of_its_kind(make_job):
+    """What is asked decides, not names: an objective of somebody's own may ask for classes."""
+
+    class Classes(MaskedToken):
+        """Asks for the class of a row, which is its first token's parity."""
+
+        asks = "class"
+
+        def batch(self, examples, rng):
+            batch = super().batch(examples, rng)
+            return batch._replace(targets=batch.tokens[:, 0] % 2)
+
+    REGISTRY.register("objective/classes")(Classes)
+    try:
+        model = {"name": "encoder_only", "d_model": 32, "max_length": 32, "tie": False}
+        names = {"model": model, "encoder": {"n_layers": 1}, "objective": {"name": "classes"}}
+        assert run(make_job(**names, head={"name": "classifier"})).status == "done"
+        refuses(
+            make_job("second", **names, head={"name": "linear"}),
+            ConfigError,
+            "head: linear answers with a token of the vocabulary, but classes asks for a class for each row. "
+            "Use head=classifier, or objective=masked_token.",
+        )
+    finally:
+        del REGISTRY._entries["objective/classes"]
 
 
 def test_missing_data(make_job, tmp_path):
