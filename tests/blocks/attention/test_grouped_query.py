@@ -53,10 +53,11 @@ def draw(length=T):
 
 def by_hand(mixer, mask, x, weigh):
     """A loop over rows, tokens and heads; ``weigh(scores, h, t, seen)`` -> weights."""
-    q, k, v = (f(x).unflatten(-1, (-1, K)) for f in (mixer.to_q, mixer.to_k, mixer.to_v))
+    width = mixer.head_dim
+    q, k, v = (f(x).unflatten(-1, (-1, width)) for f in (mixer.to_q, mixer.to_k, mixer.to_v))
     layout = Layout.full(B, x.shape[1])
     allowed = mask(layout, layout)
-    out = torch.zeros(B, x.shape[1], H, K, dtype=x.dtype)
+    out = torch.zeros(B, x.shape[1], H, width, dtype=x.dtype)
     for b in range(B):
         for t in range(x.shape[1]):
             seen = allowed[b, t].nonzero().flatten()
@@ -72,6 +73,13 @@ def by_hand(mixer, mask, x, weigh):
 def test_matches_a_loop_over_heads_and_tokens(mask, n_kv_heads, backend):
     mixer, x = build(mask, n_kv_heads=n_kv_heads, backend=backend), draw()
     read = by_hand(mixer, mask, x, lambda s, h, t, seen: (s / 2).softmax(0))
+    assert_close(mixer(x, Layout.full(B, T))[0], mixer.to_out(read.flatten(2)))
+
+
+@pytest.mark.parametrize("head_dim", [3, 10])
+def test_heads_may_be_narrower_or_wider_than_their_share(head_dim):
+    mixer, x = build(Causal(True), n_kv_heads=2, head_dim=head_dim), draw()
+    read = by_hand(mixer, Causal(True), x, lambda s, h, t, seen: (s / head_dim**0.5).softmax(0))
     assert_close(mixer(x, Layout.full(B, T))[0], mixer.to_out(read.flatten(2)))
 
 
@@ -100,6 +108,14 @@ def test_scores_can_be_capped(n_kv_heads):
     score = functools.partial(DotScore, scale=3.0, cap=2.0)
     mixer, x = build(Causal(True), n_kv_heads=n_kv_heads, score=score), draw()
     read = by_hand(mixer, Causal(True), x, lambda s, h, t, seen: (2 * torch.tanh(3 * s / 2)).softmax(0))
+    assert_close(mixer(x, Layout.full(B, T))[0], mixer.to_out(read.flatten(2)))
+
+
+def test_a_bias_is_added_after_the_cap():
+    mixer, x = build(Causal(True), Distance, score=functools.partial(DotScore, cap=2.0)), draw()
+    read = by_hand(
+        mixer, Causal(True), x, lambda s, h, t, seen: (2 * torch.tanh(s / 4) - h * (t - seen).abs()).softmax(0)
+    )
     assert_close(mixer(x, Layout.full(B, T))[0], mixer.to_out(read.flatten(2)))
 
 
@@ -163,6 +179,13 @@ def test_mqa_and_gqa_are_mha_with_repeated_keys():
             getattr(many, name).weight.copy_(repeated)
     x, layout = draw(), Layout.full(B, T)
     assert_close(few(x, layout)[0], many(x, layout)[0])
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_all_projections_add_a_bias_or_none_does(bias):
+    mixer = build(Causal(True), bias=bias, gate="head")
+    added = [name for name, p in mixer.named_parameters() if name.endswith(".bias")]
+    assert added == ([f"to_{name}.bias" for name in ("q", "k", "v", "gate", "out")] if bias else [])
 
 
 def test_under_autocast_it_computes_and_remembers_in_bfloat16():

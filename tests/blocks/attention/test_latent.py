@@ -6,6 +6,7 @@ from torch.testing import assert_close
 
 from blocks.attention.latent import LatentAttention
 from blocks.contracts import AttentionPosition, Layout
+from blocks.functional import products
 from blocks.mask.causal import Causal
 from blocks.mask.full import Full
 
@@ -22,6 +23,13 @@ class Turn(AttentionPosition):
         return torch.cat([torch.stack([a * cos - b * sin, b * cos + a * sin], -1), x[..., 2:]], -1)
 
 
+class Looking(Turn):
+    """Adds what queries and keys say to each other in the part that it is shown."""
+
+    def bias(self, q, k, q_layout, k_layout):
+        return products(q, k)
+
+
 class Remarking(AttentionPosition):
     def value_bias(self, p, q_layout, k_layout):
         return None
@@ -32,7 +40,7 @@ def build(mask=None, position=Turn, **choices):
     return LatentAttention(D, mask or Causal(True), position, **sizes).double().eval()
 
 
-def by_definition(mixer, x):
+def by_definition(mixer, x, looked=0.0):
     def rms(t, norm):
         return t / (t.square().mean(-1, keepdim=True) + norm.eps).sqrt() * norm.weight
 
@@ -50,7 +58,8 @@ def by_definition(mixer, x):
             for h in range(H):
                 content = k[b, : t + 1, h] @ q[b, t, h, R:]
                 place = turned_k[b, : t + 1] @ turned_q[b, t, h]  # one slice of key for all heads
-                out[b, t, h] = ((content + place) / (K + R) ** 0.5).softmax(0) @ v[b, : t + 1, h]
+                scores = (content + place) / (K + R) ** 0.5 + looked * place
+                out[b, t, h] = scores.softmax(0) @ v[b, : t + 1, h]
     return mixer.to_out(out.flatten(2))
 
 
@@ -75,11 +84,23 @@ def test_single_steps_read_the_latents_without_unpacking_them(backend, monkeypat
     assert_close(torch.cat(parts, 1), whole)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("backend", ["eager", "sdpa"])
+def test_a_bias_is_shown_the_slice_and_nothing_else(backend):
+    """Or single steps, which look at latents, would not be the whole."""
+    mixer, x = build(position=Looking, backend=backend), torch.randn(B, T, D, dtype=torch.float64)
+    expected, layout, state = by_definition(mixer, x, looked=1.0), Layout.full(B, T), mixer.empty_state(B, T)
+    assert_close(mixer(x, layout)[0], expected)
+    for t in range(T):
+        y, state = mixer(x[:, t : t + 1], layout.slice(t, t + 1), state)
+        assert_close(y, expected[:, t : t + 1])
+
+
 def test_only_the_latent_and_the_slice_are_remembered():
     assert [tuple(t.shape[2:]) for t in build().empty_state(B, T).kept] == [(C,), (1, R)]
 
 
-@pytest.mark.parametrize("d_model", [64, 256])
+@pytest.mark.parametrize("d_model", [8, 48, 64, 80, 256])
 def test_its_default_slice_can_be_rotated(d_model):
     mixer = LatentAttention(d_model, Causal(True), None)
     assert mixer.rope_dim % 2 == 0

@@ -15,6 +15,7 @@ from blocks.attention.past import empty_past
 from blocks.contracts import PAD, Layout
 from blocks.mask.causal import Causal
 from blocks.mask.chunked import Chunked
+from blocks.mask.full import Full
 from blocks.mask.longformer import Longformer
 from blocks.mask.window import Window
 
@@ -117,6 +118,20 @@ def test_only_what_is_filled_is_looked_at():
     past = empty_past(1, 1000, Causal(True), torch.zeros(1), (1,))
     (seen,), where, _ = past.append((torch.ones(1, 1, 1),), Layout.full(1, 1)._replace(dense=False), Causal(True))
     assert seen.shape[1] == where.position.shape[1] == 64
+
+
+def test_there_are_no_more_slots_than_tokens_will_come():
+    """And one for padding."""
+    assert empty_past(1, 2, Window(True, size=64), torch.zeros(1), (1,)).position.shape[1] == 2 + 1
+    assert empty_past(1, 64, Window(True, size=2), torch.zeros(1), (1,)).position.shape[1] == 2 + 1
+    assert empty_past(1, 0, Full(False), torch.zeros(1), (1,)).position.shape[1] == 0
+
+
+def test_a_memory_is_kept_with_its_place_and_its_tree():
+    layout = Layout.packed(torch.tensor([[0, 0, 1, PAD]]), heads=torch.tensor([[1, 1, 0, PAD]]))
+    held = empty_past(1, 0, Full(False), torch.zeros(1), (1,)).hold((torch.ones(1, 4, 1),), layout).layout
+    for kept, given in ((held.position, layout.position), (held.document, layout.document), (held.heads, layout.heads)):
+        assert torch.equal(kept, given)
 
 
 def test_more_tokens_than_were_asked_for_are_refused():

@@ -109,6 +109,21 @@ class TestBoth:
             make(Full(False), Turning)
 
 
+def test_linformer_reads_rows_as_long_as_it_learned():
+    mixer = LinformerAttention(D, Full(False), None, n_heads=H, rank=4, length=T).double()
+    y = mixer(draw(), Layout.full(B, T))[0]
+    assert y.shape == (B, T, D)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_nystrom_inverts_what_favours_one_landmark(dtype):
+    """Its column adds up to much more than one; and the work is not done in half precision."""
+    mixer = NystromAttention(D, Full(False), None, n_heads=H, iterations=12)
+    one = torch.eye(32, dtype=torch.float64)
+    a = (0.3 * torch.randn(2, H, 32, 32, dtype=torch.float64) + 4 * one[0] + 4.5 * one).softmax(-1).to(dtype)
+    assert_close(mixer._inverse(a).double(), torch.linalg.inv(a.double()), atol=1e-4, rtol=1e-4)
+
+
 def test_linformer_refuses_rows_longer_than_it_learned():
     mixer = LinformerAttention(D, Full(False), None, n_heads=H, length=8)
     with pytest.raises(ValueError, match=r"^length must be at least the 9 tokens of a row for Linformer, but got 8\.$"):

@@ -40,6 +40,12 @@ def test_silent_heads_are_multi_head_attention():
     assert_close(talking(x, Layout.full(B, T))[0], plain(x, Layout.full(B, T))[0])
 
 
+def test_all_projections_add_a_bias_or_none_does():
+    for bias in (True, False):
+        mixer = TalkingHeadsAttention(D, Causal(True), None, n_heads=H, bias=bias)
+        assert [to.bias is not None for to in (mixer.to_q, mixer.to_k, mixer.to_v, mixer.to_out)] == [bias] * 4
+
+
 def test_it_starts_near_multi_head_attention():
     mixer = TalkingHeadsAttention(D, Causal(True), None, n_heads=H)
     for mix in (mixer.mix_scores, mixer.mix_weights):
