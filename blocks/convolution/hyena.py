@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -26,11 +27,22 @@ FASTEST, SLOWEST, FADED = 0.3, 1.5, 0.01  # of the time scale: where the channel
 
 
 @dataclass(frozen=True, slots=True)
+class Spoken(State):
+    """The long filter, which is the same for every row and from step to step."""
+
+    taps: Tensor  # (capacity + 1, D), furthest first
+
+    def select(self, rows: Tensor) -> Self:
+        return self
+
+
+@dataclass(frozen=True, slots=True)
 class HyenaState(State):
     """All that a long convolution reads again."""
 
     projected: Recent  # (B, 2, 3 D) what the short convolutions look back at
     gated: Recent  # (B, capacity, D) what the long one does
+    spoken: Spoken
 
 
 @register("convolution/hyena")
@@ -81,15 +93,21 @@ class Hyena(Mixer[HyenaState]):
         v, a, b = mixed.chunk(3, dim=-1)  # (B, T, D)
 
         far = line_up(a * v, layout, None if state is None else state.gated)
-        step = state is not None and x.shape[1] == 1
-        read = self._newest(far.x, far.run) if step else far.restore(self._convolved(far.x, far.run))
+        if state is None or x.shape[1] > 1:
+            read = far.restore(self._convolved(far.x, far.run))
+        else:
+            read = self._newest(far.x, far.run, state.spoken)
         y = self.to_out(self.dropout(b * (read + self.skip * (a * v))))
-        return y, None if state is None else HyenaState(near.recent(state.projected), far.recent(state.gated))
+        if state is None:
+            return y, None
+        return y, HyenaState(near.recent(state.projected), far.recent(state.gated), state.spoken)
 
     def empty_state(self, rows: int, capacity: int) -> HyenaState:
         must_look_back(self.mask, "Hyena")
         like, D = self.to_out.weight, self.d_model
-        return HyenaState(Recent.empty(like, rows, TAPS - 1, 3 * D), Recent.empty(like, rows, capacity, D))
+        return HyenaState(
+            Recent.empty(like, rows, TAPS - 1, 3 * D), Recent.empty(like, rows, capacity, D), self._speak(capacity + 1)
+        )
 
     def cost(self, length: int) -> Cost:
         D, directions = self.d_model, 1 if self.mask.causal else 2
@@ -105,12 +123,22 @@ class Hyena(Mixer[HyenaState]):
             y = y + convolve(u.flip(1), taps, None if run is None else run.flip(1)).flip(1)
         return y
 
-    def _newest(self, u: Tensor, run: Tensor | None) -> Tensor:
+    def _newest(self, u: Tensor, run: Tensor | None, spoken: Spoken) -> Tensor:
         """The long convolution at the last place of a line only. (B, 1, D)"""
         assert run is not None
-        (taps,) = self.filter(u.shape[1], u.device)
-        read = u * (run == run[:, -1:])[..., None] * taps.flip(0)
+        # What was kept can not learn.
+        taps = self._furthest_first(u.shape[1]) if torch.is_grad_enabled() else spoken.taps
+        read = u * (run == run[:, -1:])[..., None] * taps
         return read.sum(1, keepdim=True).to(u.dtype)
+
+    @torch.no_grad()
+    def _speak(self, length: int) -> Spoken:
+        return Spoken(self._furthest_first(length))
+
+    def _furthest_first(self, length: int) -> Tensor:
+        """The causal filter. (length, D)"""
+        (taps,) = self.filter(length, self.to_out.weight.device)
+        return taps.flip(0)
 
 
 class Filter(nn.Module):

@@ -102,7 +102,43 @@ def test_a_long_prompt_goes_on_in_steps() -> None:
 
 
 def test_the_state_keeps_all_that_is_read_again() -> None:
-    assert make().cost(16).state_bytes == 8 * (2 * 3 * D + 2) + 8 * (16 * D + 16)
+    assert make().cost(16).state_bytes == 8 * (2 * 3 * D + 2) + 8 * (16 * D + 16) + 8 * 17 * D
+
+
+def in_steps(mixer: Hyena, x: Tensor) -> Tensor:
+    layout, state, parts = Layout.full(len(x), x.shape[1]), mixer.empty_state(len(x), x.shape[1]), []
+    for t in range(x.shape[1]):
+        y, state = mixer(x[:, t : t + 1], layout.slice(t, t + 1), state)
+        parts.append(y)
+    return torch.cat(parts, dim=1)
+
+
+def test_the_filter_is_spoken_once_for_many_steps_and_for_all_rows() -> None:
+    mixer, x, asked = make(), torch.randn(3, 9, D, dtype=torch.float64), []
+    mixer.filter.register_forward_hook(lambda *call: asked.append(call[1][0]))
+    with torch.no_grad():
+        in_steps(mixer, x)
+        assert asked == [10]
+        state = mixer.empty_state(3, 9)
+    assert state.select(torch.tensor([2, 2, 0, 1])).spoken is state.spoken
+    assert not state.spoken.taps.requires_grad
+
+
+def test_the_filter_learns_from_steps_as_from_the_whole() -> None:
+    mixer, x = make(), torch.randn(2, 9, D, dtype=torch.float64)
+    parameters = list(mixer.parameters())
+    whole = torch.autograd.grad(mixer(x, Layout.full(2, 9))[0].square().sum(), parameters)
+    stepped = torch.autograd.grad(in_steps(mixer, x).square().sum(), parameters)
+    for got, expected in zip(stepped, whole, strict=True):
+        assert_close(got, expected)
+
+
+def test_a_new_state_speaks_the_filter_of_the_day() -> None:
+    mixer, x = make(), torch.randn(1, 9, D, dtype=torch.float64)
+    with torch.no_grad():
+        in_steps(mixer, x)
+        mixer.filter.to_taps.weight.mul_(3)
+        assert_close(in_steps(mixer, x), mixer(x, Layout.full(1, 9))[0])
 
 
 def test_what_it_can_not_do_is_refused() -> None:
