@@ -443,6 +443,8 @@ def _ready(override: Override, key: str, groups: dict[str, list[str]], deeper: b
     values = list(value.list) if isinstance(value, ChoiceSweep) else [value]
     values = [v.text if isinstance(v, QuotedString) else v for v in values]
     group = key.replace(".", "/")
+    if group not in groups and any(g.startswith(f"{group}/") for g in groups):
+        raise ConfigError(f"{key}: must be set by its parts, as in {key}.n_layers=2, but got {value}.")
     if group in groups:
         values = [_option(group, v, groups[group]) for v in values]
     if key in RUN_LISTS:
@@ -467,6 +469,7 @@ def _option(group: str, value: Any, known: list[str]) -> Any:
         ConfigError: There is no such option.
     """
     slot, path = group.rpartition("/")[2], group.replace("/", ".")
+    blocks = {**STACK_SLOTS, **MODEL_SLOTS, **RUN_SLOTS, "model": ()}
     if isinstance(value, dict) or (isinstance(value, list) and slot == "position"):
         return value
     if value is None and "none" in known:
@@ -474,10 +477,11 @@ def _option(group: str, value: Any, known: list[str]) -> Any:
     if value is None or value in known or f"{value}" in known:
         return value
     if isinstance(value, list):
-        if slot not in STACK_SLOTS and all(v in known for v in value):
+        if slot not in blocks and all(v in known for v in value):
             return value  # several presets
-        raise ConfigError(f"{path}: must be one block, but got a list: {value}. A pattern says which layer has which.")
-    if slot not in {**STACK_SLOTS, **MODEL_SLOTS, **RUN_SLOTS, "model": ()}:
+        hint = " A pattern says which layer has which." if slot in STACK_SLOTS else ""
+        raise ConfigError(f"{path}: must be one block, but got a list: {value}.{hint}")
+    if slot not in blocks:
         raise ConfigError(f"{path}: no preset is named {value!r}{guess(value, known)} There are: {', '.join(known)}.")
     raise ConfigError(
         f"{path}: no block is named {value!r}{guess(value, known)} There are: {', '.join(known)}. "

@@ -132,7 +132,8 @@ class Bound(functools.partial):  # type: ignore[type-arg]
         except ConfigError:
             raise
         except ValueError as refusal:
-            raise ConfigError("\n".join(f"{self.path}: {line}" for line in str(refusal).splitlines())) from refusal
+            lines = (line if line.endswith((".", "?")) else f"{line}." for line in str(refusal).splitlines())
+            raise ConfigError("\n".join(f"{self.path}: {line}" for line in lines)) from refusal
 
 
 class Registry:

@@ -101,8 +101,9 @@ def load_one(plugin: str) -> str:
     except ModuleNotFoundError as error:
         if error.name is None or not (plugin == error.name or plugin.startswith(f"{error.name}.")):
             raise  # the plugin is there; what it imports is not
+        path = f"./{plugin.replace('.', '/')}.py"
         raise ConfigError(
-            f"plugins: no module is named {plugin!r}. A file is named by its path: ./{plugin.replace('.', '/')}.py"
+            f"plugins: no module is named {plugin!r}. A file must be named by its path ({path})."
         ) from error
     return plugin
 

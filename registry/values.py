@@ -6,6 +6,7 @@ import collections.abc
 import difflib
 import enum
 import inspect
+import math
 import os
 import types
 import typing
@@ -77,7 +78,7 @@ def _fit_plain(value: Any, kind: Any) -> Any:
         if isinstance(value, float) and value.is_integer():  # 1e4 steps
             return int(value)
     elif kind is float:
-        fits = isinstance(value, float)
+        fits = isinstance(value, float) and math.isfinite(value)
         if isinstance(value, int) and not isinstance(value, bool):
             return float(value)
     elif isinstance(kind, type) and issubclass(kind, enum.Enum):

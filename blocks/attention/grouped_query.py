@@ -67,6 +67,8 @@ class GroupedQueryAttention(Attention[Past]):
         if head_dim is None and d_model % n_heads:
             raise ValueError(f"d_model must be a multiple of n_heads, but got {d_model} and {n_heads}.")
         head_dim = d_model // n_heads if head_dim is None else head_dim
+        if head_dim < 1:
+            raise ValueError(f"head_dim must be at least 1, but got {head_dim}.")
 
         self.n_heads, self.n_kv_heads, self.head_dim = n_heads, n_kv_heads, head_dim
         self.to_q = nn.Linear(d_model, n_heads * head_dim, bias=bias)

@@ -58,7 +58,7 @@ class LatentAttention(Attention[Past]):
         backend: Backend = "auto",
     ) -> None:
         super().__init__(d_model, mask, position)
-        if head_dim is None and d_model % n_heads:
+        if n_heads < 1 or (head_dim is None and d_model % n_heads):
             raise ValueError(f"d_model must be a multiple of n_heads, but got {d_model} and {n_heads}.")
         head_dim = d_model // n_heads if head_dim is None else head_dim
         rope_dim = -(-head_dim // 4) * 2 if rope_dim is None else rope_dim

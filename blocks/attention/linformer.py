@@ -55,7 +55,7 @@ class LinformerAttention(Attention[Past]):
     ) -> None:
         super().__init__(d_model, mask, position)
         refuse_all_but_full(mask, "Linformer")
-        if d_model % n_heads:
+        if n_heads < 1 or d_model % n_heads:
             raise ValueError(f"d_model must be a multiple of n_heads, but got {d_model} and {n_heads}.")
         if rank < 1 or length < 1:
             raise ValueError(f"rank and length must be at least 1, but got {rank} and {length}.")

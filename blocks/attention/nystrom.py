@@ -58,7 +58,7 @@ class NystromAttention(Attention[Past]):
     ) -> None:
         super().__init__(d_model, mask, position)
         refuse_all_but_full(mask, "Nyström attention")
-        if d_model % n_heads:
+        if n_heads < 1 or d_model % n_heads:
             raise ValueError(f"d_model must be a multiple of n_heads, but got {d_model} and {n_heads}.")
         if landmarks < 1 or iterations < 1:
             raise ValueError(f"landmarks and iterations must be at least 1, but got {landmarks} and {iterations}.")

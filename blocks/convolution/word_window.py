@@ -36,7 +36,7 @@ class WordWindow(Mixer[Recent]):
         dropout: Probability of dropping a feature of it while training.
 
     Raises:
-        ValueError: ``size`` is not positive; the mask is neither plainly causal nor full.
+        ValueError: ``size`` or ``d_hidden`` is not positive; the mask is neither plainly causal nor full.
     """
 
     def __init__(
@@ -54,7 +54,9 @@ class WordWindow(Mixer[Recent]):
         must_be_plain(mask, "a word window")
         if size < 1:
             raise ValueError(f"size must be at least 1, but got {size}.")
-        d_hidden = d_hidden or d_model
+        d_hidden = d_model if d_hidden is None else d_hidden
+        if d_hidden < 1:
+            raise ValueError(f"d_hidden must be at least 1, but got {d_hidden}.")
         self.back = size
         self.ahead = 0 if mask.causal else size
         self.act = ACTIVATIONS[activation]

@@ -40,8 +40,8 @@ class MixtureOfExperts(Ffn):
         balance_weight: What the auxiliary loss is multiplied by.
 
     Raises:
-        ValueError: ``top_k`` is not between 1 and ``n_experts``, ``balance`` has no such name, or the
-            expert is not a feed-forward that takes each token alone.
+        ValueError: ``top_k`` is not between 1 and ``n_experts``, ``shared`` is negative, ``balance`` has no
+            such name, or the expert is not a feed-forward that takes each token alone.
     """
 
     def __init__(
@@ -59,6 +59,8 @@ class MixtureOfExperts(Ffn):
         super().__init__(d_model)
         if not 1 <= top_k <= n_experts:
             raise ValueError(f"top_k must be between 1 and n_experts, but got {top_k} of {n_experts}.")
+        if shared < 0:
+            raise ValueError(f"shared must not be negative, but got {shared}.")
         if balance not in ("loss", "bias", "none"):
             raise ValueError(f"balance must be loss, bias or none, but got {balance!r}.")
         self.top_k = top_k

@@ -117,11 +117,13 @@ def streams_of(residuals: Iterable[Residual]) -> int:
 
 
 def total(layer: Mixer[Any], *parts: Cost, path: int) -> Cost:
-    """What a layer costs whose parts follow one another."""
+    """What a layer costs whose parts follow one another, with the place in its state for a memory not read yet."""
+    cross = getattr(layer, "cross_attention", None)
+    unread = 0 if cross is None else cross.empty_state(1, 0).bytes()
     return Cost(
         parameters=sum(p.numel() for p in layer.parameters()),
         flops=sum(p.flops for p in parts),
-        state_bytes=sum(p.state_bytes for p in parts),
+        state_bytes=sum(p.state_bytes for p in parts) + unread,
         steps=sum(p.steps for p in parts),
         path=path,
     )

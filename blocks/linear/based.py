@@ -39,7 +39,7 @@ class Based(Mixer[Outer]):
     def __init__(self, d_model: int, mask: Mask, /, *, n_heads: int = 8, feature_dim: int = 16) -> None:
         super().__init__(d_model, mask)
         require_plain(mask, "based")
-        if d_model % n_heads:
+        if n_heads < 1 or d_model % n_heads:
             raise ValueError(f"d_model must be a multiple of n_heads, but got {d_model} and {n_heads}.")
         if feature_dim < 1:
             raise ValueError(f"feature_dim must be at least 1, but got {feature_dim}.")

@@ -38,7 +38,7 @@ class DeltaNet(Mixer[Convolved]):
     ) -> None:
         super().__init__(d_model, mask)
         require_plain(mask, "the delta rule")
-        if d_model % n_heads:
+        if n_heads < 1 or d_model % n_heads:
             raise ValueError(f"d_model must be a multiple of n_heads, but got {d_model} and {n_heads}.")
         if not 0 < max_beta <= 2:
             raise ValueError(f"max_beta must be above 0 and at most 2, where memories grow, but got {max_beta}.")

@@ -47,6 +47,9 @@ class GatedDeltaNet(Mixer[Convolved]):
     ) -> None:
         super().__init__(d_model, mask)
         require_plain(mask, "the gated delta rule")
+        for name, width in (("n_heads", n_heads), ("head_dim", head_dim), ("expand_v", expand_v)):
+            if width is not None and width < 1:
+                raise ValueError(f"{name} must be at least 1, but got {width}.")
         if head_dim is None and 3 * d_model % (4 * n_heads):
             raise ValueError(
                 f"3 d_model must be a multiple of 4 n_heads, but got a d_model of {d_model} and {n_heads} heads. "

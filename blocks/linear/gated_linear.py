@@ -37,7 +37,7 @@ class GatedLinear(Mixer[Outer]):
     ) -> None:
         super().__init__(d_model, mask)
         require_plain(mask, "gated linear attention")
-        if d_model % (2 * n_heads):
+        if n_heads < 1 or d_model % (2 * n_heads):
             raise ValueError(f"d_model must be a multiple of 2 n_heads, but got {d_model} and {n_heads} heads.")
         if rank < 1 or temperature <= 0:
             raise ValueError(f"rank and temperature must be positive, but got {rank} and {temperature}.")

@@ -46,7 +46,7 @@ class LinearAttention(Mixer[State]):
     def __init__(self, d_model: int, mask: Mask, /, *, n_heads: int = 8, feature: Feature = "elu") -> None:
         super().__init__(d_model, mask)
         require_plain(mask, "linear attention")
-        if d_model % n_heads:
+        if n_heads < 1 or d_model % n_heads:
             raise ValueError(f"d_model must be a multiple of n_heads, but got {d_model} and {n_heads}.")
         if feature not in get_args(Feature):
             raise ValueError(f"feature must be one of {', '.join(get_args(Feature))}, but got {feature!r}.")

@@ -52,6 +52,10 @@ class Mamba2(Mixer[Convolved]):
     ) -> None:
         super().__init__(d_model, mask)
         require_plain(mask, "mamba2")
+        sizes = {"d_state": d_state, "head_dim": head_dim, "expand": expand, "n_groups": n_groups}
+        for name, size in sizes.items():
+            if size < 1:
+                raise ValueError(f"{name} must be at least 1, but got {size}.")
         d_inner = expand * d_model
         if d_inner % head_dim:
             raise ValueError(

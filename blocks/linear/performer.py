@@ -37,7 +37,7 @@ class Performer(Mixer[Peaked]):
     ) -> None:
         super().__init__(d_model, mask)
         require_plain(mask, "performer")
-        if d_model % n_heads:
+        if n_heads < 1 or d_model % n_heads:
             raise ValueError(f"d_model must be a multiple of n_heads, but got {d_model} and {n_heads}.")
         if n_features is not None and n_features < 1:
             raise ValueError(f"n_features must be at least 1, but got {n_features}.")

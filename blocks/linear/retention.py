@@ -28,14 +28,17 @@ class Retention(Mixer[Outer]):
         expand_v: Width of a value and its gate, in widths of a key.
 
     Raises:
-        ValueError: ``n_heads`` does not divide ``d_model`` into even widths; the mask leaves single tokens out.
+        ValueError: ``n_heads`` does not divide ``d_model`` into even widths; ``expand_v`` is not positive; the mask
+            leaves single tokens out.
     """
 
     def __init__(self, d_model: int, mask: Mask, /, *, n_heads: int = 8, expand_v: int = 2) -> None:
         super().__init__(d_model, mask)
         require_plain(mask, "retention")
-        if d_model % (2 * n_heads):
+        if n_heads < 1 or d_model % (2 * n_heads):
             raise ValueError(f"d_model must be a multiple of 2 n_heads, but got {d_model} and {n_heads} heads.")
+        if expand_v < 1:
+            raise ValueError(f"expand_v must be at least 1, but got {expand_v}.")
         self.n_heads = n_heads
         self.head_dim = d_model // n_heads
         self.value_dim = expand_v * self.head_dim

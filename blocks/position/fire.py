@@ -27,7 +27,7 @@ class Fire(AttentionPosition):
         rate: c at the start: how soon distances are squeezed.
 
     Raises:
-        ValueError: ``length`` or ``rate`` is not positive.
+        ValueError: ``hidden``, ``length`` or ``rate`` is not positive.
     """
 
     relative = False
@@ -36,6 +36,8 @@ class Fire(AttentionPosition):
         self, n_heads: int, head_dim: int, /, *, hidden: int = 32, length: float = 512.0, rate: float = 0.1
     ) -> None:
         super().__init__(n_heads, head_dim)
+        if hidden < 1:
+            raise ValueError(f"hidden must be at least 1, but got {hidden}.")
         if length <= 0 or rate <= 0:
             raise ValueError(f"length and rate must be positive, but got {length} and {rate}.")
         self.length = length

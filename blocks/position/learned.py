@@ -28,6 +28,8 @@ class Learned(EmbeddingPosition):
 
     def __init__(self, d_model: int, max_length: int, /, *, std: float = 0.02) -> None:
         super().__init__(d_model, max_length)
+        if std < 0:
+            raise ValueError(f"std must not be negative, but got {std}.")
         self.table = nn.Embedding(max_length, d_model)
         nn.init.normal_(self.table.weight, std=std)
 

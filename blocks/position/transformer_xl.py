@@ -31,7 +31,7 @@ class TransformerXL(AttentionPosition):
 
     def __init__(self, n_heads: int, head_dim: int, /, *, base: float = 10_000.0, waves: int | None = None) -> None:
         super().__init__(n_heads, head_dim)
-        waves = waves or head_dim + head_dim % 2
+        waves = head_dim + head_dim % 2 if waves is None else waves
         if waves < 2 or waves % 2:
             raise ValueError(f"waves must be even, a sine and a cosine each, but got {waves}.")
         if base <= 1:

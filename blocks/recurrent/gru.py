@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from blocks.contracts import Cost, Layout, Mask, Memory, Mixer, State
 from blocks.recurrent._fused import must_look_back, must_read_every_token, run
+from blocks.recurrent._width import width_of
 from registry import register
 
 
@@ -30,13 +31,13 @@ class GRU(Mixer[Hidden]):
         dropout: Probability of dropping a hidden feature on its way out while training.
 
     Raises:
-        ValueError: The mask is neither plainly causal nor full.
+        ValueError: ``d_hidden`` is not positive; the mask is neither plainly causal nor full.
     """
 
     def __init__(self, d_model: int, mask: Mask, /, *, d_hidden: int | None = None, dropout: float = 0.0) -> None:
         super().__init__(d_model, mask)
         must_read_every_token(mask, "a GRU")
-        d_hidden = d_hidden or d_model
+        d_hidden = width_of(d_hidden, d_model)
         directions = 1 if mask.causal else 2
         self.cell = nn.GRU(d_model, d_hidden, batch_first=True, bidirectional=not mask.causal)
         self.dropout = nn.Dropout(dropout)

@@ -18,6 +18,7 @@ from blocks.contracts import Cost, Layout, Mask, Memory, Mixer, State
 from blocks.lines import exact
 from blocks.recurrent._fused import must_look_back, must_read_every_token
 from blocks.recurrent._scan import rounds, scan_both_ways, scan_documents
+from blocks.recurrent._width import width_of
 from registry import register
 
 
@@ -37,13 +38,13 @@ class MinGRU(Mixer[Hidden]):
         dropout: Probability of dropping a hidden feature on its way out while training.
 
     Raises:
-        ValueError: The mask is neither plainly causal nor full.
+        ValueError: ``d_hidden`` is not positive; the mask is neither plainly causal nor full.
     """
 
     def __init__(self, d_model: int, mask: Mask, /, *, d_hidden: int | None = None, dropout: float = 0.0) -> None:
         super().__init__(d_model, mask)
         must_read_every_token(mask, "a minimal GRU")
-        self.d_hidden = d_hidden or d_model
+        self.d_hidden = width_of(d_hidden, d_model)
         width = self.d_hidden if mask.causal else 2 * self.d_hidden
         self.to_update = nn.Linear(d_model, width)
         self.to_candidate = nn.Linear(d_model, width)

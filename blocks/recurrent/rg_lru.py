@@ -20,6 +20,7 @@ from blocks.contracts import Cost, Layout, Mask, Memory, Mixer, State
 from blocks.lines import Recent, convolve_near, exact, line_up
 from blocks.recurrent._fused import must_look_back, must_read_every_token
 from blocks.recurrent._scan import rounds, scan_documents
+from blocks.recurrent._width import width_of
 from registry import register
 
 SHARPNESS = 8.0
@@ -47,7 +48,7 @@ class RGLRU(Mixer[Griffin]):
         dropout: Probability of dropping a hidden feature on its way out while training.
 
     Raises:
-        ValueError: ``size`` is not positive; the mask is neither plainly causal nor full.
+        ValueError: ``size`` or ``d_hidden`` is not positive; the mask is neither plainly causal nor full.
     """
 
     def __init__(
@@ -57,7 +58,7 @@ class RGLRU(Mixer[Griffin]):
         must_read_every_token(mask, "an RG-LRU")
         if size < 1:
             raise ValueError(f"size must be at least 1, but got {size}.")
-        self.d_hidden = d_hidden = d_hidden or d_model
+        self.d_hidden = d_hidden = width_of(d_hidden, d_model)
         self.size = size
         self.ahead = 0 if mask.causal else size - 1
         n_taps = size + self.ahead

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from blocks.contracts import Cost, Layout, Mask, Memory, Mixer, State
 from blocks.recurrent._fused import must_look_back, must_read_every_token, run
+from blocks.recurrent._width import width_of
 from registry import register
 
 
@@ -32,7 +33,7 @@ class RNN(Mixer[Hidden]):
         dropout: Probability of dropping a hidden feature on its way out while training.
 
     Raises:
-        ValueError: The mask is neither plainly causal nor full.
+        ValueError: ``d_hidden`` is not positive; the mask is neither plainly causal nor full.
     """
 
     def __init__(
@@ -47,7 +48,7 @@ class RNN(Mixer[Hidden]):
     ) -> None:
         super().__init__(d_model, mask)
         must_read_every_token(mask, "an RNN")
-        d_hidden = d_hidden or d_model
+        d_hidden = width_of(d_hidden, d_model)
         directions = 1 if mask.causal else 2
         self.cell = nn.RNN(
             d_model, d_hidden, nonlinearity=nonlinearity, batch_first=True, bidirectional=not mask.causal

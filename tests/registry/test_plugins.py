@@ -73,9 +73,9 @@ def test_the_environment_names_plugins_too(monkeypatch):
     [
         (
             "no_such_module",
-            "plugins: no module is named 'no_such_module'. A file is named by its path: ./no_such_module.py",
+            "plugins: no module is named 'no_such_module'. A file must be named by its path (./no_such_module.py).",
         ),
-        ("no.such", "plugins: no module is named 'no.such'. A file is named by its path: ./no/such.py"),
+        ("no.such", "plugins: no module is named 'no.such'. A file must be named by its path (./no/such.py)."),
     ],
 )
 def test_a_module_that_is_not_there_is_said(plugin, sentence):
