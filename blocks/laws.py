@@ -30,6 +30,7 @@ from blocks.contracts import (
     PAD,
     Attention,
     AttentionPosition,
+    Cost,
     Embedding,
     EmbeddingPosition,
     Ffn,
@@ -52,6 +53,9 @@ BF16 = 0.06
 """Largest error of bfloat16, as the norm of the difference over the norm of the float64 result."""
 
 B, T, D, V = 3, 13, 64, 29
+
+DOCUMENTS = 3
+"""How many documents a law packs into one row at most."""
 
 TRIES = 8
 """How many inputs may try to reach every parameter."""
@@ -125,6 +129,43 @@ def _beside(*layouts: Layout) -> Layout:
 def _run(mixer: Mixer[Any], x: Tensor, layout: Layout, memory: Memory | None = None) -> Tensor:
     y, _ = mixer(x, layout, None, memory)
     return y
+
+
+class Reader(Mixer[Any]):
+    """A decoder and a source that it reads: a mixer like any other, so that every law can judge it.
+
+    Whatever rows a law takes out and whatever documents it packs, each reads the same source, and goes on reading
+    it; that each reads its own is said by the laws of a memory.
+    """
+
+    source: Tensor  # (1, DOCUMENTS * S, D)
+    position: Tensor  # (1, DOCUMENTS * S), as the next two
+    document: Tensor
+    heads: Tensor
+
+    def __init__(self, decoder: Mixer[Any], length: int = 5) -> None:
+        super().__init__(decoder.d_model, decoder.mask)
+        self.decoder = decoder
+        self.length = length
+        layout = _beside(*[_full(decoder, 1, length)] * DOCUMENTS)
+        self.register_buffer("source", _draw(decoder, 1, length, D, seed=5).repeat(1, DOCUMENTS, 1), persistent=False)
+        for name in ("position", "document", "heads"):
+            self.register_buffer(name, getattr(layout, name), persistent=False)
+
+    def forward(self, x: Tensor, layout: Layout, state: Any = None, memory: Memory | None = None) -> tuple[Tensor, Any]:
+        return self.decoder(x, layout, state, memory or self._copies(len(x), layout.dense))
+
+    def _copies(self, rows: int, dense: bool) -> Memory:
+        """The source in every row: once where the row is one document, else once for each that there may be."""
+        length = self.length if dense else self.length * DOCUMENTS
+        position, document, heads = (t[:, :length].expand(rows, -1) for t in (self.position, self.document, self.heads))
+        return Memory(self.source[:, :length].expand(rows, -1, -1), Layout(position, document, dense, heads))
+
+    def empty_state(self, rows: int, capacity: int) -> Any:
+        return self.decoder.empty_state(rows, capacity)
+
+    def cost(self, length: int) -> Cost:
+        return self.decoder.cost(length)
 
 
 # Laws of every mixer: attention, linear, recurrent, convolution, a stack -------------------------------------------
@@ -432,6 +473,8 @@ def costs_what_it_says(block: nn.Module) -> None:
 
 def _count_flops(block: nn.Module, length: int) -> int:
     ghost = copy.deepcopy(block).to("meta")
+    if isinstance(ghost, Reader):
+        ghost = Reader(ghost.decoder, length)  # what a decoder costs counts a source as long as the row
     x = torch.empty(1, length, D, dtype=_place(block)["dtype"], device="meta")
     layout = Layout.full(1, length, "meta")._replace(heads=torch.zeros(1, length, dtype=torch.long, device="meta"))
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
@@ -448,18 +491,20 @@ def _memory(mixer: Mixer[Any], length: int = 6) -> Memory:
 
 @torch.no_grad()
 def reads_a_memory_step_by_step(mixer: Mixer[Any]) -> None:
-    """Its keys are made once, at the first call, and serve the later ones."""
+    """Its keys are made once, at the first call, and serve the later ones, also those of reordered rows."""
     x, layout, memory = _draw(mixer, B, T, D), _full(mixer), _memory(mixer)
     whole = _run(mixer, x, layout, memory)
     _hold(whole.shape == x.shape, f"the output must have shape {tuple(x.shape)}, but has {tuple(whole.shape)}.")
-    state, outputs = mixer.empty_state(B, 0), []
-    for start, stop in ((0, 4), (4, 5), (5, T)):
+    state, outputs = mixer.empty_state(B, T if isinstance(mixer, Reader) else 0), []
+    for start, stop in ((0, 4), (4, 5)):
         y, state = mixer(x[:, start:stop], layout.slice(start, stop), state, memory)
         outputs.append(y)
-    _same(torch.cat(outputs, dim=1), whole, "a memory read in three calls")
-    rows = torch.tensor([1, 0], device=x.device)
-    y, _ = mixer(x[rows, :1], Layout.full(2, 1, x.device), state.select(rows), memory)
-    _same(y, whole[rows, :1], "rows 1, 0 of the state of a memory")
+    rows, last = torch.tensor([1, 0], device=x.device), layout.slice(5, T)
+    theirs = Layout(last.position[rows], last.document[rows], heads=last.heads[rows])  # type: ignore[index]
+    y, _ = mixer(x[rows, 5:], theirs, state.select(rows), memory)
+    _same(y, whole[rows, 5:], "rows 1, 0 of the state of a memory")
+    y, _ = mixer(x[:, 5:], last, state, memory)
+    _same(torch.cat([*outputs, y], dim=1), whole, "a memory read in three calls")
 
 
 @torch.no_grad()
@@ -731,6 +776,7 @@ MEMORY_LAWS: list[Callable[[Any], None]] = [
 ]
 LAWS: list[tuple[type, list[Callable[[Any], None]]]] = [
     (Attention, [*MIXER_LAWS, knows_order_as_declared, stays_when_a_document_moves]),
+    (Reader, [*MIXER_LAWS, *MEMORY_LAWS]),
     (Mixer, MIXER_LAWS),
     (Ffn, [uses_every_parameter, stays_within_its_document, reports_finite_losses, costs_what_it_says]),
     (Norm, [norms_each_token_alone, uses_every_parameter_of_features]),
