@@ -80,8 +80,6 @@ def pattern_of(mask: Mask, dense: bool, length: int) -> Pattern | None:
 
 def _pairs(pattern: Pattern, length: int) -> int:
     n = -(-length // pattern.size)
-    if n <= 1:
-        return length * length
     return n * pattern.table(n).shape[1] * pattern.size**2 + min(pattern.wide, length) * length
 
 
@@ -426,7 +424,7 @@ def pairs(mask: Mask, length: int) -> int:
 
     A long causal row in strips, or in a fused kernel, is spared up to half of them.
     """
-    pattern = None if mask.plain else pattern_of(mask, True, length)
+    pattern = pattern_of(mask, True, length)
     return length * length if pattern is None else _pairs(pattern, length)
 
 
@@ -447,7 +445,7 @@ def lowering(mask: Mask, kernel: str, biased: bool = False) -> str:
 
 def bias_flops(position: AttentionPosition, mask: Mask, length: int) -> int:
     """Matrix products in a position's bias and value bias, in one whole row."""
-    pattern = None if mask.plain else pattern_of(mask, True, length)
+    pattern = pattern_of(mask, True, length)
     if pattern is None:
         return position.flops(length, length)
     n, wide = -(-length // pattern.size), min(pattern.wide, length)
