@@ -34,65 +34,78 @@ COMPARED = {"mixer": MIXERS, "position": ("position",), "mask": ("mask",), "norm
 COMPARED |= {"residual": ("residual",)}
 """Slots in which every name is trained, and the families that fill them."""
 
-PARTS = {
-    "position/sum": "position=[sinusoidal,rope]",
-    "mask/and": "mask={name: and, policies: [{name: window, size: 32}, dilated]}",
-    "mask/or": "mask={name: or, policies: [{name: window, size: 32}, strided]}",
-}
-"""Names that mean nothing without parts, as they are compared."""
+BESIDE = {"mixer": ["attention/mha"], "position": ["position/none", "position/rope"]}
+"""What blocks that can not hide the future are compared with, in an encoder."""
 
-NOT_TRAINED = {"position/dependency": "follows a tree (`data.trees=nesting`) both ways, which no decoder can"}
+SPELLED = {
+    "position/sum": [["position=[sinusoidal,rope]"]],
+    "position/dependency": [["position=dependency", "data.trees=nesting"]],
+    "position/sinusoidal": [
+        ["position=sinusoidal"],
+        ["position=sinusoidal", "position.scale=1", "embedding.scale=root"],
+    ],
+    "mask/and": [["mask={name: and, policies: [{name: window, size: 32}, dilated]}"]],
+    "mask/or": [["mask={name: or, policies: [{name: window, size: 32}, strided]}"]],
+    "norm/dynamic_tanh": [["norm=dynamic_tanh"], ["norm=dynamic_tanh", "embedding.scale=root"]],
+    "residual/rezero": [["residual=rezero"], ["residual=rezero", "embedding.scale=root"]],
+}
+"""Names that mean nothing without other words, or mean something else with what their authors had beside them."""
 
 
 class Sweep(NamedTuple):
-    """One command line, and for each of its jobs the name that it is about."""
+    """One command line, and of each of its jobs the name that it is about and how the table calls it."""
 
     slot: str
     model: str
     words: list[str]
-    names: list[str]
+    jobs: list[tuple[str, str]]
 
 
-def sweeps() -> Iterator[Sweep]:
+def sweeps(slots: list[str]) -> Iterator[Sweep]:
     """Each slot in a decoder; what a decoder refuses, in an encoder."""
+    for slot in slots:
+        names = REGISTRY.names(*COMPARED[slot])
+        ahead = [name for name in names if looks_ahead(slot, name)]
+        behind = [name for name in names if name not in ahead]
+        beside = BESIDE.get(slot, []) if ahead else []
+        for model, chosen in (("decoder_only", behind), ("encoder_only", [*beside, *ahead])):
+            plain = [(name, REGISTRY[name].short) for name in chosen if name not in SPELLED]
+            if plain:
+                yield Sweep(slot, model, [f"{slot}={','.join(short for _, short in plain)}"], plain)
+            for name in chosen:
+                for words in SPELLED.get(name, []):
+                    yield Sweep(slot, model, words, [(name, " ".join(words))])
+
+
+def looks_ahead(slot: str, name: str) -> bool:
+    """Whether a decoder refuses a name that means something by itself."""
+    from blocks.contracts import EmbeddingPosition
     from blocks.matrix import judge
 
-    for slot, families in COMPARED.items():
-        names = [n for n in REGISTRY.names(*families) if n not in NOT_TRAINED]
-        both_ways = []
-        if slot == "mixer":
-            both_ways = [n for n in names if judge("decoder", n, "mask/causal", "position/none")[0] == "refused"]
-        elif slot == "mask":
-            both_ways = [
-                n
-                for n in names
-                if n not in PARTS and judge("decoder", "attention/mha", n, "position/none")[0] == "refused"
-            ]
-        causal = [n for n in names if n not in both_ways and n not in PARTS]
-        reference = ["attention/mha"] if slot == "mixer" else []
-        for model, chosen in (
-            ("decoder_only", causal),
-            ("encoder_only", [*reference, *both_ways] if both_ways else []),
-        ):
-            if chosen:
-                short = ",".join(REGISTRY[n].short for n in chosen)
-                yield Sweep(slot, model, [f"model={model}", f"{slot}={short}"], chosen)
-        for name in names:
-            if name in PARTS:
-                yield Sweep(slot, "decoder_only", ["model=decoder_only", PARTS[name]], [name])
+    filled = {"mixer": "attention/mha", "mask": "mask/causal", "position": "position/none"}
+    if slot not in filled or name in ("position/sum", "mask/and", "mask/or"):
+        return False
+    kind = REGISTRY[name].constructor
+    if isinstance(kind, type) and issubclass(kind, EmbeddingPosition):
+        return False  # acts before any mask
+    filled[slot] = name
+    return judge("decoder", filled["mixer"], filled["mask"], filled["position"])[0] == "refused"
 
 
-def run(at_once: int) -> None:
+def run(at_once: int, slots: list[str]) -> None:
     """Train them all, ``at_once`` sweeps side by side on a thread each, and keep the figures."""
-    every = list(enumerate(sweeps()))
+    every = list(enumerate(sweeps(slots)))
     with ThreadPoolExecutor(at_once) as pool:
         folders = list(pool.map(lambda numbered: train(*numbered), every))
-    figures: dict[str, Any] = {}
+    figures: dict[str, Any] = json.loads(FIGURES.read_text()) if FIGURES.exists() else {}
+    for slot in slots:
+        figures.pop(slot, None)
     for (_, sweep), folder in zip(every, folders, strict=True):
-        for job, name in enumerate(sweep.names):
-            record = json.loads((folder / (str(job) if len(sweep.names) > 1 else "") / "run.json").read_text())
+        for job, (name, label) in enumerate(sweep.jobs):
+            record = json.loads((folder / (str(job) if len(sweep.jobs) > 1 else "") / "run.json").read_text())
             assert record["status"] == "done", f"{name}: {record['status']}: {record['reason']}"
-            figures.setdefault(sweep.slot, {}).setdefault(sweep.model, {})[name] = {
+            figures.setdefault(sweep.slot, {}).setdefault(sweep.model, {})[label] = {
+                "name": name,
                 "loss": round(record["metrics"]["best"]["val/loss"], 4),
                 "parameters": record["model"]["parameters"],
                 "tokens_per_second": round(record["metrics"]["tokens_per_second"]),
@@ -109,8 +122,9 @@ def train(number: int, sweep: Sweep) -> Path:
     """Run one sweep; its folder."""
     name = f"catalogue-{number:02}"
     stack = "encoder" if sweep.model == "encoder_only" else "decoder"
-    several = ["-m"] if len(sweep.names) > 1 else []
-    words = [*several, "experiment=catalogue", *sweep.words, f"{stack}.n_layers=2", f"name={name}"]
+    several = ["-m"] if len(sweep.jobs) > 1 else []
+    model = f"model={sweep.model}"
+    words = [*several, "experiment=catalogue", model, *sweep.words, f"{stack}.n_layers=2", f"name={name}"]
     print("python train.py " + " ".join(words), flush=True)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with tempfile.TemporaryFile("w+") as said:
@@ -157,16 +171,13 @@ def _comparisons(figures: dict[str, Any]) -> Iterator[str]:
             yield from (f"### {slot}, in `{model}` ({asked[model]})", "")
             yield "| name | loss | parameters | tokens/s | FLOPs/token | state/token |"
             yield "| --- | ---: | ---: | ---: | ---: | ---: |"
-            for name, row in sorted(measured.items(), key=lambda item: item[1]["loss"]):
+            for label, row in sorted(measured.items(), key=lambda item: item[1]["loss"]):
                 state = row["state_bytes_per_token"]
-                cells = [f"`{REGISTRY[name].short}`", f"{row['loss']:.3f}"]
+                cells = [f"`{label}`", f"{row['loss']:.3f}"]
                 cells += [f"{row[key]:,}" for key in ("parameters", "tokens_per_second", "flops_per_token")]
                 cells.append("-" if state is None else f"{state:,.0f}")
                 yield f"| {' | '.join(cells)} |"
             yield ""
-        for name, why in NOT_TRAINED.items():
-            if REGISTRY[name].family == slot:
-                yield from (f"`{REGISTRY[name].short}` is not in the table: it {why}.", "")
 
 
 def _families() -> Iterator[str]:
@@ -201,10 +212,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("command", choices=["run", "page"])
     parser.add_argument("--at-once", type=int, default=2, help="sweeps side by side, one thread each")
+    parser.add_argument("--slots", nargs="+", choices=COMPARED, default=list(COMPARED), help="only these anew")
     args = parser.parse_args()
     if args.command == "run":
         plugins.load()
-        run(args.at_once)
+        run(args.at_once, args.slots)
     PAGE.parent.mkdir(exist_ok=True)
     PAGE.write_text(page())
 

@@ -19,13 +19,14 @@ class Sinusoidal(EmbeddingPosition):
 
     Args:
         base: The slowest wave turns by nearly 1 / ``base`` radians a token.
-        scale: What the waves are multiplied by, next to embeddings of another size.
+        scale: What the waves are multiplied by, to stand beside embeddings that start at 0.02 (init/gpt2). The paper's
+            is 1, beside embeddings that start at 1 (embedding.scale=root).
 
     Raises:
         ValueError: ``d_model`` is odd, or ``base`` is not above 1.
     """
 
-    def __init__(self, d_model: int, max_length: int, /, *, base: float = 10_000.0, scale: float = 1.0) -> None:
+    def __init__(self, d_model: int, max_length: int, /, *, base: float = 10_000.0, scale: float = 0.03) -> None:
         super().__init__(d_model, max_length)
         if d_model % 2:
             raise ValueError(f"d_model must be even for pairs of sines and cosines, but got {d_model}.")

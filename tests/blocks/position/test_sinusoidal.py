@@ -13,7 +13,7 @@ from blocks.position.sinusoidal import Sinusoidal
 def test_adds_the_published_waves(device):
     position = torch.tensor([[0, 1, 7], [3, 100, 2]], device=device)
     x = torch.randn(2, 3, 6, device=device)
-    added = Sinusoidal(6, 128).embed(x, Layout(position, torch.zeros_like(position))) - x
+    added = Sinusoidal(6, 128, scale=1.0).embed(x, Layout(position, torch.zeros_like(position))) - x
     for row in range(2):
         for t in range(3):
             for i in range(3):
@@ -24,7 +24,7 @@ def test_adds_the_published_waves(device):
 
 def test_a_row_that_is_known_to_be_whole_gets_the_same():
     x, layout = torch.randn(3, 7, 8), Layout.full(3, 7)
-    sinusoidal = Sinusoidal(8, 16)
+    sinusoidal = Sinusoidal(8, 16, scale=1.0)
     assert_close(sinusoidal.embed(x, layout), sinusoidal.embed(x, layout._replace(dense=False)))
 
 
@@ -37,9 +37,9 @@ def test_base_and_scale_are_heard():
 
 def test_angles_stay_exact_in_half_precision():
     x, layout = torch.zeros(1, 1, 8), Layout(torch.tensor([[4095]]), torch.tensor([[0]]))
-    half = Sinusoidal(8, 16).to(torch.bfloat16).embed(x.bfloat16(), layout)
+    half = Sinusoidal(8, 16, scale=1.0).to(torch.bfloat16).embed(x.bfloat16(), layout)
     assert half.dtype == torch.bfloat16
-    assert_close(half.double(), Sinusoidal(8, 16).embed(x.double(), layout), atol=0.01, rtol=0)
+    assert_close(half.double(), Sinusoidal(8, 16, scale=1.0).embed(x.double(), layout), atol=0.01, rtol=0)
 
 
 def test_padding_stays_finite():
