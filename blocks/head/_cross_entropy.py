@@ -18,6 +18,7 @@ from torch.autograd.function import once_differentiable
 from torch.utils.checkpoint import checkpoint
 
 from blocks.contracts import IGNORE
+from blocks.projection import project
 
 LOGITS = 1 << 22
 """How many logits are held at once, nearly: few enough for a cache, many enough for a fast product."""
@@ -87,9 +88,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         with torch.autocast(device, enabled=False):
             for start in range(0, len(targets), size):
                 part, right = x[start : start + size].to(dtype), targets[start : start + size, None]
-                logits = part @ table.T  # (N, V)
-                if bias is not None:
-                    logits += bias.to(dtype)
+                logits = project(part, table, None if bias is None else bias.to(dtype))  # (N, V)
                 log_p = F.log_softmax(logits, dim=-1, dtype=precise)
                 total -= log_p.gather(1, right).sum()
                 if grad_x is None:
@@ -98,7 +97,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 if grad_bias is not None:
                     grad_bias += wrong.sum(0)
                 wrong = wrong.to(dtype)
-                grad_x[start : start + size] = wrong @ table
+                grad_x[start : start + size] = project(wrong, table.T)
                 grad_weight += wrong.T @ part
 
         ctx.count = max(len(targets), 1)
