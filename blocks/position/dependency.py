@@ -22,7 +22,8 @@ class Dependency(AttentionPosition):
     The path climbs ``up`` steps from the query to the first word that both hang on, and goes ``down`` steps from
     there to the key: (0, 0) is the word itself, (1, 0) its head, (0, 1) a dependent, (1, 1) a sibling. The tree is
     what the layout's ``heads`` give (Omote et al. tell pairs by difference in depth, Wang et al. by path and depth).
-    Where they give several, a path leads from one to another as if all their roots hung on one word more.
+    Where they give several, a path leads from one to another as if all their roots hung on one word more; a query that
+    is not among the keys is a root of its own.
 
     Args:
         path: What of the path counts: its shape (up, down), or its length up + down.
@@ -79,11 +80,13 @@ class Dependency(AttentionPosition):
         """Of the tables: for the path of each pair (B, T, S), and for the depth of each key (B, S)."""
         tree = Tree.of(k_layout)
         T, S = q_layout.position.shape[1], k_layout.position.shape[1]
-        query = tree.place[:, :, None] if k_layout is q_layout else _find(q_layout, k_layout)[:, :, None]
-        query, key = query.expand(-1, T, S), tree.place[:, None, :].expand(-1, T, S)
-        meeting = tree.meeting(query, key)
+        found = (tree.place if k_layout is q_layout else _find(q_layout, k_layout, otherwise=-1))[:, :, None]
+        alone = found < 0
+        query, key = found.clamp(min=0).expand(-1, T, S), tree.place[:, None, :].expand(-1, T, S)
+        meeting = tree.meeting(query, key).masked_fill(alone, -1)
         # Never below 0 in trees; a circle, which no parser should give, must not leave the table either.
-        up, down = ((tree.at(tree.depth, place) - meeting).clamp(min=0) for place in (query, key))
+        depths = (tree.at(tree.depth, query).masked_fill(alone, 0), tree.at(tree.depth, key))
+        up, down = ((depth - meeting).clamp(min=0) for depth in depths)
         if self.path == "shape":
             row = up.clamp(max=self.reach) * (self.reach + 1) + down.clamp(max=self.reach)
         else:
@@ -137,12 +140,12 @@ class Tree(NamedTuple):
         return torch.where(a == b, self.at(self.depth, a), above)
 
 
-def _find(wanted: Layout, among: Layout, otherwise: Tensor | None = None) -> Tensor:
-    """Places in the second layout's rows that hold the tokens of the first. (B, T), 0 or ``otherwise`` if none does."""
+def _find(wanted: Layout, among: Layout, otherwise: Tensor | int) -> Tensor:
+    """Places in the second layout's rows that hold the tokens of the first. (B, T), ``otherwise`` if none does."""
     here = wanted.position[:, :, None] == among.position[:, None, :]
     here = here & (wanted.document[:, :, None] == among.document[:, None, :])
     found = here.int().argmax(dim=-1)
-    return found if otherwise is None else torch.where(here.any(dim=-1), found, otherwise)
+    return torch.where(here.any(dim=-1), found, otherwise)
 
 
 def _look_up(table: Tensor, row: Tensor) -> Tensor:

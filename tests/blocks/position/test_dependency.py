@@ -88,6 +88,13 @@ def test_paths_between_trees_lead_over_their_roots():
     assert divmod(rows[0, 7, 3].item(), 9) == (3, 1)
 
 
+def test_a_query_that_is_not_among_the_keys_is_a_root_of_its_own():
+    keys, elsewhere = layout_of(SENTENCE), layout_of([0, 0])
+    rows, _ = Dependency(1, 8).rows(elsewhere._replace(position=elsewhere.position + 50), keys)
+    for j in range(7):
+        assert [divmod(row, 9) for row in rows[0, :, j].tolist()] == [(1, len(ancestors(SENTENCE, j)))] * 2
+
+
 def test_depth_below_the_root_adds_its_own_number():
     plain, deep = Dependency(2, 8, reach=3), Dependency(2, 8, reach=3, absolute="depth")
     deep.paths = plain.paths

@@ -151,6 +151,7 @@ def test_a_byte_of_a_character_and_a_spelled_one_are_letters():
     ids = char.encode("aéb (a")
     assert Nesting(char).heads(ids[None])[0].tolist() == [0, 0, 0, 0, 0, 0, 5, 0, 7]
     assert heads_of("aéb (a") == [0, 0, 0, 0, 3, 0, 5]
+    assert Nesting(char).heads(char.encode("a é")[None])[0].tolist() == [0, 0, 0, 2, 2, 2]
 
 
 def test_bytes_and_characters_make_one_tree():
