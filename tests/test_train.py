@@ -9,9 +9,11 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from registry.compose import launch
 from train import compare, train
+from training.checkpoint import load
 from training.results import read_record
 
 ROOT = Path(__file__).parents[1]
@@ -196,3 +198,37 @@ def test_a_signal_ends_with_75_and_a_checkpoint(here):
     assert "ckpt_path=runs/stopped/checkpoints/last.ckpt" in said
     assert "WARNING" not in said
     assert "Warning" not in said
+
+
+def test_a_kill_while_a_checkpoint_is_written_leaves_the_one_before_to_go_on_from(here):
+    """The run that goes on ends with the weights of one that never stopped."""
+    (here / "kill.py").write_text(KILL)
+    words = small("trainer.max_steps=6", "trainer.val_check_interval=2", "callbacks.sample=null")
+    killed = [sys.executable, str(ROOT / "train.py"), *words, "name=killed", "plugins=[./kill.py]", "callbacks.kill={}"]
+    process = subprocess.run(killed, cwd=here, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True)
+    assert process.returncode == -signal.SIGKILL
+    last = here / "runs" / "killed" / "checkpoints" / "last.ckpt"
+    assert load(last)["global_step"] == 2
+    assert launch(train, compare, [*words, "name=again", f"ckpt_path={last}"]) == 0
+    assert launch(train, compare, [*words, "name=whole"]) == 0
+    again, whole = (load(here / "runs" / n / "checkpoints" / "last.ckpt")["state_dict"] for n in ("again", "whole"))
+    assert all(torch.equal(again[k], whole[k]) for k in whole)
+
+
+KILL = '''
+import os, signal
+
+import lightning as L
+
+from registry import register
+from training.checkpoint import Hashed
+
+
+@register("callback/kill")
+class Kill(L.Callback):
+    """Ends this process in the middle of the checkpoint of step 4."""
+
+    def on_train_batch_end(self, trainer, task, outputs, batch, batch_idx):
+        if trainer.global_step == 4:
+            Hashed.write = lambda self, data: os.kill(os.getpid(), signal.SIGKILL)
+'''
