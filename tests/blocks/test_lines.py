@@ -74,6 +74,11 @@ def test_what_was_seen_stands_before_and_the_newest_is_kept() -> None:
     assert torch.equal(held.position, kept.position)
 
 
+def test_what_is_kept_stays_in_the_dtype_of_what_was() -> None:
+    past = Recent(torch.zeros(2, 2, 1, dtype=torch.bfloat16), torch.full((2, 2), PAD))
+    assert line_up(NAMES, RAGGED, past).recent(past).x.dtype == torch.bfloat16
+
+
 def test_layers_share_where_tokens_go() -> None:
     layout = RAGGED.fresh()
     assert line_up(NAMES, layout).place.data_ptr() == line_up(NAMES, layout).place.data_ptr()
@@ -148,6 +153,11 @@ def test_products_are_counted(length: int, block: int | None) -> None:
     with FlopCounterMode(display=False) as counter:
         convolve(u, taps, block=block)
     assert convolve_flops(length, 5, block) == counter.get_total_flops()
+
+
+def test_halves_with_nothing_behind_them_are_left_out() -> None:
+    """70 tokens are three blocks of 32, and the first half of only one pair of them has a second half."""
+    assert convolve_flops(70, 1) == 2 * (3 + 1) * 32 * 32
 
 
 def test_autocast_rounds_no_long_convolution() -> None:
