@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from blocks.contracts import PAD, AttentionPosition, Layout, Mask, Scratch
+from blocks.packing import DocumentBlocks, put, take
 from blocks.strips import CausalStrips
 
 # Sparse patterns -------------------------------------------------------------------------------------------------
@@ -68,7 +69,8 @@ def band(window: int, causal: bool) -> Pattern:
 def pattern_of(mask: Mask, dense: bool, length: int) -> Pattern | None:
     """The pattern worth following under ``mask`` in rows of ``length`` tokens, if any is.
 
-    A policy's own blocks are meant for rows that are one document; a window holds in packed rows too.
+    A policy's own blocks are meant for rows that are one document; a window holds in packed rows too. (Blocks of
+    each document of a packed row depend on where these begin: see ``_see_documents``.)
     """
     best, least = None, length * length
     for pattern in (mask.blocks if dense else None, None if mask.window is None else band(mask.window, mask.causal)):
@@ -135,6 +137,7 @@ class View(NamedTuple):
     blind: (B, T, 1, 1) bool, True where a query sees nothing and ``allowed`` is a pretence.
     blocks: how to bring rows into the frame. None: they are in it.
     wide: the view of the first tokens, where these see more than the blocks have.
+    at: (B, W) int64, which tokens ``wide`` is the view of; T for none. None: the first of the row.
     """
 
     queries: Layout
@@ -142,8 +145,9 @@ class View(NamedTuple):
     causal: bool = False
     allowed: Tensor | None = None
     blind: Tensor | None = None
-    blocks: Blocks | None = None
+    blocks: Blocks | DocumentBlocks | None = None
     wide: View | None = None
+    at: Tensor | None = None
 
 
 def see(mask: Mask, queries: Layout, keys: Layout | None = None) -> View:
@@ -165,7 +169,7 @@ def _see_own(mask: Mask, layout: Layout) -> View:
     length = layout.position.shape[1]
     pattern = pattern_of(mask, layout.dense, length)
     if pattern is None:
-        return _hide(View(layout, layout), mask)
+        return _see_documents(mask, layout) or _hide(View(layout, layout), mask)
 
     n = -(-length // pattern.size)
     order = None if layout.dense else (~layout.real).long().argsort(dim=1, stable=True)
@@ -176,6 +180,28 @@ def _see_own(mask: Mask, layout: Layout) -> View:
     view = _hide(View(queries, keys, blocks=blocks), mask)
     wide = min(pattern.wide, length)
     return view._replace(wide=_see_others(mask, _part(layout, wide), layout)) if wide else view
+
+
+def _see_documents(mask: Mask, layout: Layout) -> View | None:
+    """A policy's own blocks in packed or padded rows, if following them pays."""
+    pattern, length, place = mask.blocks, layout.position.shape[1], layout.position.device
+    # How many blocks there are is known to the device only, and nowhere while compiling.
+    if pattern is None or layout.dense or place.type == "meta" or torch.compiler.is_compiling():
+        return None
+    if length <= pattern.size or not layout.real.any():
+        return None
+    table = pattern.table(int(layout.position.max()) // pattern.size + 1).to(place)
+    blocks = DocumentBlocks.of(layout, pattern.size, table)
+    first = layout.real & (layout.position < pattern.wide)
+    wide = int(first.sum(1).max())
+    if (blocks.pairs + wide * length) * 3 > 2 * length * length:
+        return None
+    queries, keys = (_each(layout, functools.partial(cut, fill=PAD)) for cut in (blocks.queries, blocks.keys))
+    view = _hide(View(queries, keys, blocks=blocks), mask)
+    if not wide:
+        return view
+    at = torch.where(first, torch.arange(length, device=place), length).sort(dim=1).values[:, :wide]
+    return view._replace(wide=_see_others(mask, _each(layout, lambda t: take(t, at, PAD)), layout), at=at)
 
 
 def _see_others(mask: Mask, queries: Layout, keys: Layout) -> View:
@@ -215,10 +241,12 @@ def attend(q: Tensor, k: Tensor, v: Tensor, view: View, kernel: Kernel) -> Tenso
         out = kernel(q, k, v, view)
         return out if view.blind is None else out.masked_fill(view.blind, 0.0)
     blocks = view.blocks
-    framed = view._replace(blocks=None, wide=None)
+    framed = view._replace(blocks=None, wide=None, at=None)
     out = blocks.join(attend(blocks.queries(q), blocks.keys(k), blocks.keys(v), framed, kernel))
     if view.wide is None:
         return out
+    if view.at is not None:
+        return put(out, view.at, attend(take(q, view.at), k, v, view.wide, kernel))
     n = view.wide.queries.position.shape[1]
     return torch.cat([attend(q[:, :n], k, v, view.wide, kernel), out[:, n:]], dim=1)
 

@@ -144,14 +144,48 @@ def test_trees_are_cut_as_their_tokens_are(whole):
     assert_close(attend(*tensors, view, functools.partial(fused, scale=SCALE)), expected)
 
 
+@pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize("make", SPARSE[2:], ids=lambda m: m.func.__name__)
-def test_patterns_of_whole_rows_are_not_followed_in_packed_ones(make):
-    layout, mask = scattered(331), make(True)
+def test_patterns_are_followed_in_each_document(make, causal):
+    """Through packing and padding, forward and backward; real tokens of a document may have padding among them."""
+    layout, mask = scattered(701), make(causal)
     view = see(mask, layout)
-    assert view.blocks is None
-    tensors = draw(331)
+    assert view.blocks is not None
+    assert view.blocks.pairs < 701 * 701 / 2
+    tensors = draw(701)
+    got = attend(*tensors, view, functools.partial(fused, scale=SCALE))
+    expected = attend(*tensors, dense_view(mask, layout), plainly)
+    assert_close(got, expected)
+    for g, e in zip(gradients(got, tensors), gradients(expected, tensors), strict=True):
+        assert_close(g, e)
+    assert not got[~layout.real].any()
+
+
+@pytest.mark.parametrize("make", SPARSE[2:], ids=lambda m: m.func.__name__)
+def test_patterns_of_documents_that_begin_later_or_elsewhere_are_followed(make):
+    """A chunk of a document has no first token; documents of a row need not stand in order."""
+    mask = make(True)
+    late = Layout.full(B, 500).position + 77
+    layout = Layout(late, torch.tensor([[3], [1]]).expand(B, 500))
+    mixed = Layout.packed(torch.arange(4).flip(0).repeat_interleave(125).expand(B, 500))
+    for one in (layout, mixed):
+        assert see(mask, one).blocks is not None
+        tensors = draw(500)
+        expected = attend(*tensors, dense_view(mask, one), plainly)
+        assert_close(attend(*tensors, see(mask, one), functools.partial(fused, scale=SCALE)), expected)
+
+
+@pytest.mark.parametrize("make", SPARSE[2:], ids=lambda m: m.func.__name__)
+def test_rows_of_very_short_documents(make):
+    """Large blocks of one each would be more work than all pairs."""
+    layout, mask = Layout.packed((torch.arange(300) // 2).expand(B, 300)), make(True)
+    view = see(mask, layout)
+    assert (view.blocks is None) == (make is SPARSE[2])
+    tensors = draw(300)
     expected = attend(*tensors, dense_view(mask, layout), plainly)
     assert_close(attend(*tensors, view, functools.partial(fused, scale=SCALE)), expected)
+    blank = Layout(*(torch.full((B, 300), PAD) for _ in range(2)))
+    assert not attend(*tensors, see(mask, blank), functools.partial(fused, scale=SCALE)).any()
 
 
 @pytest.mark.parametrize("make", SPARSE, ids=lambda m: m.func.__name__)
