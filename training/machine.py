@@ -61,6 +61,10 @@ def trainer_choices(asked: Mapping[str, Any]) -> dict[str, Any]:
             f"{guess(asked_for, PRECISIONS)}"
         )
     made["precision"] = precision(made["accelerator"]) if asked_for == "auto" else asked_for
+    if made["accelerator"] == "cpu" and asked_for in ("16", "16-mixed"):  # Lightning would take bf16-mixed instead
+        raise MachineError(
+            f"trainer.precision: must be one that a CPU mixes, but got {asked_for}. Use bf16-mixed, or 32-true."
+        )
     steps = made.get("max_steps")
     if steps is not None and (not isinstance(steps, int) or steps < -1 or steps == 0):
         raise ConfigError(f"trainer.max_steps: must be a number of steps (-1: no limit), but got {steps!r}.")

@@ -32,6 +32,12 @@ def test_a_gpu_trains_in_bf16_from_ampere_on(monkeypatch, capability, expected):
     assert machine.precision("cuda") == expected
 
 
+@pytest.mark.parametrize("asked", ["16", "16-mixed"])
+def test_half_precision_is_not_replaced_in_silence(asked):
+    with pytest.raises(MachineError, match=f"a CPU mixes, but got {asked}. Use bf16-mixed"):
+        machine.trainer_choices({"max_steps": 1, "accelerator": "cpu", "precision": asked})
+
+
 def test_a_person_s_precision_is_kept():
     made = machine.trainer_choices({"max_steps": 1, "accelerator": "cpu", "precision": "64-true"})
     assert made["precision"] == "64-true"
