@@ -16,8 +16,8 @@ from blocks.normaliser.top_k import TopK
 B, H, T, S = 2, 3, 4, 6
 
 
-def top2(s):
-    kept = s.topk(min(2, len(s))).values[-1]
+def top(k, s):
+    kept = s.topk(min(k, len(s))).values[-1]
     return torch.where(s >= kept, s, -math.inf).softmax(0)
 
 
@@ -29,7 +29,8 @@ FORMULAS = {
     "softmax": (Softmax, lambda s: s.exp() / s.exp().sum()),
     "sigmoid": (Sigmoid, lambda s: 1 / (1 + len(s) * (-s).exp())),
     "relu2": (SquaredRelu, lambda s: s.clamp(min=0) ** 2 / len(s)),
-    "top_k": (functools.partial(TopK, k=2), top2),
+    "top_k": (functools.partial(TopK, k=2), functools.partial(top, 2)),
+    "top_k, some rows seeing fewer": (functools.partial(TopK, k=5), functools.partial(top, 5)),
     "sink": (Sink, sinking),
     "sink that does not learn": (functools.partial(Sink, learned=False), sinking),
 }
