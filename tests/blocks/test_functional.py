@@ -296,6 +296,16 @@ def test_a_bias_is_added_under_any_mask(length, dtype):
         assert torch.autograd.grad(got.sum(), bias)[0].isfinite().all()
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_any_mask_hides_the_same_in_any_precision(dtype):
+    tensors = draw(30, dtype)
+    for mask in (Mask(False), Strided(True, stride=5), Strided(False, stride=5)):
+        view = see(mask, Layout.full(B, 30))
+        expected = plainly(*(t.detach().double() for t in tensors), view)
+        tolerance = 1e-10 if dtype == torch.float64 else 0.05
+        assert_close(fused(*tensors, view, scale=SCALE).double(), expected, atol=tolerance, rtol=tolerance)
+
+
 @pytest.mark.parametrize("widths", [(8, 12), (12, 8)])
 def test_values_may_be_wider_or_narrower_than_keys(widths):
     key, value = widths
