@@ -6,7 +6,10 @@ python train.py -m attention=mha,gqa,mqa seed=1,2,3
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
+
+from registry.errors import STOPPED
 
 if TYPE_CHECKING:
     from registry.compose import Job, Record
@@ -30,9 +33,14 @@ def compare(records: list[Record]) -> int:
 
 def main() -> None:
     """The command ``blockwright``, which is ``python train.py``."""
-    from registry.compose import launch
+    try:
+        from registry.compose import launch
 
-    raise SystemExit(launch(train, compare))
+        status = launch(train, compare)
+    except KeyboardInterrupt:  # in a run it never gets here
+        print("stopped by SIGINT before a run began", file=sys.stderr)
+        status = STOPPED
+    raise SystemExit(status)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from registry.compose import launch
-from train import compare, train
+from train import compare, main, train
 from training.checkpoint import load
 from training.results import read_record
 
@@ -198,6 +198,21 @@ def test_a_signal_ends_with_75_and_a_checkpoint(here):
     assert "ckpt_path=runs/stopped/checkpoints/last.ckpt" in said
     assert "WARNING" not in said
     assert "Warning" not in said
+
+
+def test_a_signal_before_there_is_anything_to_save_says_so(here, capsys, monkeypatch):
+    monkeypatch.setattr("training.run.tell", lambda *args: signal.raise_signal(signal.SIGINT))
+    assert command() == 75
+    assert capsys.readouterr().err.strip() == "stopped by SIGINT, before anything was saved"
+    assert runs(here) == []
+
+
+def test_a_signal_while_the_program_starts_is_no_traceback(capsys, monkeypatch):
+    monkeypatch.setattr("registry.compose.launch", lambda *args: signal.raise_signal(signal.SIGINT))
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 75
+    assert capsys.readouterr().err.strip() == "stopped by SIGINT before a run began"
 
 
 def test_a_kill_while_a_checkpoint_is_written_leaves_the_one_before_to_go_on_from(here):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import random
+import sys
 import time
 import warnings
 from collections.abc import Iterator, Mapping
@@ -117,6 +118,8 @@ def run(job: Job) -> Record:
             if record.versions:
                 record.save(job.folder)
                 report.show_end(record, job.folder)
+            elif record.status == "stopped":
+                print(record.reason, file=sys.stderr)
     return record
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from blocks.attention.past import Past, empty_past
-from blocks.attention.reading import host, look
+from blocks.attention.reading import host, look, probability
 from blocks.contracts import Attention, AttentionPosition, Cost, Layout, Mask, Memory, Normaliser
 from blocks.functional import View, allowed_by, attend, bias_flops, in_strips, lowering, pairs, weighted
 from registry import Factory, register
@@ -32,7 +32,7 @@ class AdditiveAttention(Attention[Past]):
         normaliser: From scores to the weights of the tokens.
 
     Raises:
-        ValueError: ``width`` is less than 1, or the position rotates or adds to the values.
+        ValueError: ``width`` is less than 1, ``dropout`` no share, or the position rotates or adds to the values.
     """
 
     prefers: ClassVar[dict[str, str]] = {"position": "alibi"}
@@ -52,7 +52,7 @@ class AdditiveAttention(Attention[Past]):
         if width < 1:
             raise ValueError(f"width must be at least 1, but got {width}.")
         self.width = width
-        self.dropout = dropout
+        self.dropout = probability(dropout)
         self.to_q = nn.Linear(d_model, width, bias=False)
         self.to_k = nn.Linear(d_model, width, bias=False)
         self.fit = nn.Parameter(torch.randn(width, 1) * width**-0.5)

@@ -52,11 +52,9 @@ class Reading(nn.Module):
         refused: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__()
-        if not 0.0 <= dropout < 1.0:
-            raise ValueError(f"dropout must be at least 0 and less than 1, but got {dropout}.")
         self.mask = mask
         self.n_heads, self.head_dim = n_heads, head_dim
-        self.dropout = dropout
+        self.dropout = probability(dropout)
         self.score = score(n_heads, head_dim)
         self.normaliser = normaliser(n_heads)
         self.position = host(position, n_heads, head_dim, mask, refused)
@@ -148,6 +146,13 @@ class Reading(nn.Module):
         """Products of queries with keys and of weights with values, in one row, and those of the position."""
         inside = bias_flops(self.position, self.mask, length)
         return 2 * pairs(self.mask, length) * self.n_heads * (key_dim + value_dim) + inside
+
+
+def probability(dropout: float) -> float:
+    """``dropout``, if that share of the weights can be dropped; else raises ``ValueError``."""
+    if not 0.0 <= dropout < 1.0:
+        raise ValueError(f"dropout must be at least 0 and less than 1, but got {dropout}.")
+    return dropout
 
 
 HOOKS = {

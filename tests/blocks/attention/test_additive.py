@@ -74,3 +74,9 @@ def test_it_refuses(position, message):
 def test_it_refuses_no_width():
     with pytest.raises(ValueError, match=r"^width must be at least 1, but got 0\.$"):
         AdditiveAttention(D, Full(False), None, width=0)
+
+
+@pytest.mark.parametrize("dropout", [-0.5, 1.0])
+def test_it_drops_a_share(dropout):
+    with pytest.raises(ValueError, match=rf"^dropout must be at least 0 and less than 1, but got {dropout}\.$"):
+        AdditiveAttention(D, Full(False), None, dropout=dropout)
