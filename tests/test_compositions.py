@@ -403,7 +403,8 @@ def a_checkpoint_that_is_not_there(dice: random.Random, made: Made) -> Mistake:
 
 
 def a_machine_that_is_not_this(dice: random.Random, made: Made) -> Mistake:
-    asked = dice.choice([{"trainer.devices": 4096}, {"trainer.accelerator": "mps"}])
+    absent = "cuda" if torch.backends.mps.is_available() else "mps"
+    asked = dice.choice([{"trainer.devices": 4096}, {"trainer.accelerator": absent}])
     return Mistake(made | asked, tuple(asked), status=5)
 
 
