@@ -251,8 +251,11 @@ def attend(q: Tensor, k: Tensor, v: Tensor, view: View, kernel: Kernel) -> Tenso
     return torch.cat([attend(q[:, :n], k, v, view.wide, kernel), out[:, n:]], dim=1)
 
 
-AT_ONCE, STRIP = 2**25, 2**22
+AT_ONCE, STRIP = 2**26, 2**22
 """Numbers that a kernel may make for the pairs of a call; where there are more, strips of queries make so many each."""
+
+ROOMIER = 16
+"""How many times as much that may be on a GPU, which small strips would leave idle."""
 
 
 def in_strips(kernel: Kernel, per_pair: int) -> Kernel:
@@ -269,14 +272,15 @@ def in_strips(kernel: Kernel, per_pair: int) -> Kernel:
     def read(q: Tensor, k: Tensor, v: Tensor, view: View) -> Tensor:
         B, T = q.shape[:2]
         S = k.shape[1]
-        if B * T * S * per_pair <= AT_ONCE:
+        room = 1 if q.device.type == "cpu" else ROOMIER
+        if B * T * S * per_pair <= AT_ONCE * room:
             return kernel(q, k, v, view)
 
         def of(strip: slice) -> Tensor:
             stop = strip.stop if view.causal else None
             return kernel(q[:, strip], k[:, :stop], v[:, :stop], _strip(view, strip))
 
-        strips = _strips(T, None if view.causal else S, STRIP // (B * per_pair))
+        strips = _strips(T, None if view.causal else S, STRIP * room // (B * per_pair))
         if not torch.is_grad_enabled():
             return torch.cat([of(strip) for strip in strips], dim=1)
         return torch.cat([checkpoint(of, strip, use_reentrant=False) for strip in strips], dim=1)
