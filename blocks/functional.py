@@ -2,7 +2,7 @@
 
 Attention is three steps. ``see`` lowers a mask policy to the cheapest form that says it (a ``View``),
 once a forward. ``attend`` brings queries, keys and values into the view's frame, where a sparse
-pattern is a batch of small dense blocks. A kernel (``fused`` or ``weigh`` and ``read``) works there and
+pattern is a batch of small dense blocks. A kernel (``fused``, or ``products`` and ``weighted``) works there and
 does not know that it does.
 """
 
