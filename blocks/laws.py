@@ -58,7 +58,7 @@ DOCUMENTS = 3
 """How many documents a law packs into one row at most."""
 
 TRIES = 8
-"""How many inputs may try to reach every parameter."""
+"""How many inputs and starts may try to reach every parameter."""
 
 
 class Broken(AssertionError):  # noqa: N818  (an adjective, as in a broken law)
@@ -180,27 +180,26 @@ def keeps_shape_and_dtype(mixer: Mixer[Any]) -> None:
     _hold(state is None, "a call without a state must return none, but returned one.")
 
 
-def stirred(block: nn.Module) -> nn.Module:
+def stirred(block: nn.Module, seed: int = 0) -> nn.Module:
     """A copy with every parameter a little off: one that starts at zero still passes on what it multiplies."""
     block = copy.deepcopy(block)
     with torch.no_grad():
-        for seed, p in enumerate(block.parameters()):
-            p.add_(0.03 * _draw(block, *p.shape, seed=seed))
+        for number, p in enumerate(block.parameters()):
+            p.add_(0.03 * _draw(block, *p.shape, seed=1000 * seed + number))
     return block
 
 
 def uses_every_parameter(block: nn.Module) -> None:
-    """Some input, of a few that are tried, gives each parameter a gradient (an expert waits for its tokens)."""
-    if not any(p.requires_grad for p in block.parameters()):
-        return
-    block = stirred(block)
+    """Each parameter gets a gradient from some input and start, of a few: an expert waits for tokens of its own."""
+    idle = [name for name, p in block.named_parameters() if p.requires_grad]
     for seed in range(TRIES):
-        y = block(_draw(block, B, T, D, seed=2 * seed), _full(block))[0]
-        (y * _draw(block, *y.shape, seed=2 * seed + 1)).sum().backward()
-        idle = [name for name, p in block.named_parameters() if p.requires_grad and _idle(p)]
         if not idle:
             return
-    raise Broken(f"every parameter must get a gradient, but these get none: {', '.join(idle)}.")
+        tried = stirred(block, seed)
+        y = tried(_draw(tried, B, T, D, seed=2 * seed), _full(tried))[0]
+        (y * _draw(tried, *y.shape, seed=2 * seed + 1)).sum().backward()
+        idle = [name for name in idle if _idle(tried.get_parameter(name))]
+    _hold(not idle, f"every parameter must get a gradient, but these get none: {', '.join(idle)}.")
 
 
 def _idle(parameter: nn.Parameter) -> bool:
