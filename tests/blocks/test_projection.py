@@ -9,6 +9,10 @@ from torch import nn
 
 from blocks import projection
 from blocks.projection import Linear, project, quicken
+from registry import REGISTRY, factory
+from registry.plugins import load_builtin
+
+load_builtin()
 
 
 @pytest.fixture
@@ -91,6 +95,30 @@ def test_every_linear_of_a_model_is_quickened(convolved):
     torch.testing.assert_close(model(x), before, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(copy.deepcopy(model)(x), before, rtol=1e-5, atol=1e-5)
     assert len(convolved) == 4
+
+
+@pytest.mark.parametrize("name", REGISTRY.names("model"))
+def test_models_are_quickened(convolved, name):
+    layer = {
+        "name": "layer/sequential",
+        "mixer": "attention/mha",
+        "mask": "mask/full" if name == "model/encoder_only" else "mask/causal",
+        "ffn": "ffn/mlp",
+        "residual": "residual/pre_norm",
+    }
+    stack = {"name": "stack/plain", "layers": [layer]}
+    reader = {**stack, "layers": [{**layer, "cross_attention": "attention/mha"}]}
+    stacks = {
+        "model/encoder_only": {"encoder": stack},
+        "model/decoder_only": {"decoder": stack},
+        "model/encoder_decoder": {
+            "encoder": {**stack, "layers": [{**layer, "mask": "mask/full"}]},
+            "decoder": reader,
+        },
+    }
+    model = factory({"name": name, "d_model": 64, **stacks[name]})(29)
+    found = {type(m) for m in model.modules() if isinstance(m, nn.Linear)}
+    assert found == {Linear}
 
 
 def test_where_torch_is_fast_nothing_is_changed(monkeypatch):
