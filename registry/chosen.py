@@ -31,7 +31,8 @@ class Chosen:
     """A block's name, the choices made for it, and where each was made.
 
     name: As a person wrote it, with or without the family; None while nothing is said.
-    at: Where the name was said.
+    at: Where the name was written, in the most general place.
+    places: Every place that names this block; of ``auto`` and what it stands for, those that say ``auto``.
     special: Something was said of some layers only.
     misfits: Paths where what was said is neither a name nor a mapping, with it.
     """
@@ -42,6 +43,7 @@ class Chosen:
     paths: dict[str, str] = field(default_factory=dict)
     special: bool = False
     misfits: dict[str, Any] = field(default_factory=dict)
+    places: tuple[str, ...] = ()
 
     def refine(self, said: Any, path: str, special: bool = False) -> Chosen:
         """Take in what a more special level says. Another name drops the choices made for the old one."""
@@ -66,8 +68,13 @@ class Chosen:
             if self.name is not None:
                 self.choices.clear()
                 self.paths.clear()
-            self.at = path
-        self.name = name
+            self.at, self.places = path, ()
+        self.name, self.places = name, (*self.places, path)
+
+    @property
+    def is_auto(self) -> bool:
+        """The name was found by ``auto``; nobody wrote it."""
+        return " (auto: " in self.at
 
     @property
     def short(self) -> str | None:
@@ -81,7 +88,7 @@ class Chosen:
 
     def instead(self, name: str, at: str) -> Chosen:
         """The same choices for another block: what ``auto`` stands for."""
-        return Chosen(name, at, dict(self.choices), dict(self.paths), self.special)
+        return Chosen(name, at, dict(self.choices), dict(self.paths), self.special, places=self.places)
 
 
 def _merged(old: Any, new: Any) -> Any:

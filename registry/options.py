@@ -62,8 +62,8 @@ def options(entries: Iterable[Known], in_full: bool = False) -> Iterator[Option]
                 if entry.family in families:
                     yield Option(group, entry.short, _node(entry, in_full and group == slot))
     for model in models:
-        sections = {stack: _section(in_full) for stack in _stacks(model)}
-        parts = [*sections, *MODEL_SLOTS]
+        sections = {stack: _section() for stack in _stacks(model)} if in_full else {}
+        parts = [*_stacks(model), *MODEL_SLOTS]
         node = {k: v for k, v in _node(model, in_full).items() if k not in parts}
         yield Option("model", model.short, {"model": node, **sections}, everywhere=True)
 
@@ -78,9 +78,24 @@ def _node(entry: Known, in_full: bool) -> dict[str, Any]:
     return {"name": entry.short, **shown}
 
 
-def _section(in_full: bool) -> dict[str, Any]:
+def _section() -> dict[str, Any]:
     settings = {**STACK_SETTINGS, "variants": {k: {s: dict(b) for s, b in v.items()} for k, v in VARIANTS.items()}}
-    return settings | ({slot: {} for slot in LAYER_SLOTS} if in_full else {})
+    return settings | {slot: {} for slot in LAYER_SLOTS}
+
+
+def shown_in_full(config: Mapping[str, Any], entries: Iterable[Known]) -> dict[str, Any]:
+    """A config with every choice of each block that stands in a slot of the whole, and its default."""
+    entries = list(entries)
+    full = dict(config)
+    for slot, families in {**STACK_SLOTS, **MODEL_SLOTS, **RUN_SLOTS, "model": ("model",)}.items():
+        chosen = config.get(slot)
+        if isinstance(chosen, Mapping):
+            name = str(chosen.get("name")).rpartition("/")[2]
+            found = [e for e in entries if e.family in families and e.short == name]
+            parts = [*_stacks(found[0]), *MODEL_SLOTS] if slot == "model" and found else []
+            node = {k: v for k, v in _node(found[0], True).items() if k not in parts} if found else {}
+            full[slot] = {**node, **chosen}
+    return full
 
 
 def _shown(default: Any) -> Any:

@@ -31,10 +31,17 @@ from registry.values import MisfitError, fit, guess
 
 
 class Resolved(NamedTuple):
-    """spec: Everything written out. origins: For paths in it, where a person would change what is there."""
+    """A complete spec, and how it came about.
+
+    spec: Everything written out. origins: For paths in it, where a person would change what is there.
+    taken: For paths in the config, what the spec holds of a choice made there: a value for each block that took it.
+    effective: Paths in the config whose slot decided something, also where ``auto`` or ``none`` stands in it.
+    """
 
     spec: dict[str, Any]
     origins: dict[str, str]
+    taken: dict[str, list[Any]]
+    effective: frozenset[str]
 
 
 def resolve(config: Mapping[str, Any], registry: Registry = REGISTRY) -> dict[str, Any]:
@@ -65,6 +72,8 @@ class Resolution:
         self.completion = Completion(registry)
         self.complain = self.completion.complain
         self.origins: dict[str, str] = {}
+        self.effective: set[str] = set()
+        self._made: dict[int, tuple[dict[str, Any], Chosen]] = {}
         self.homes: dict[str, list[str]] = {}
 
     def run(self) -> Resolved:
@@ -80,7 +89,27 @@ class Resolution:
         self._check_globals(entry)
         self._check_keys(entry)
         self.completion.judge()
-        return Resolved(spec, self.origins)
+        return Resolved(spec, self.origins, self._taken(spec), frozenset(self.effective))
+
+    def _taken(self, spec: Any) -> dict[str, list[Any]]:
+        """What the spec holds of each choice, by the path at which it was made."""
+        taken: dict[str, list[Any]] = {}
+
+        def visit(value: Any) -> None:
+            if isinstance(value, Mapping):
+                _, chosen = self._made.get(id(value), (None, None))
+                if chosen is not None:
+                    for place in () if chosen.is_auto else chosen.places:
+                        taken.setdefault(place, []).append(value["name"])
+                    for key, path in chosen.paths.items():
+                        if key in value:
+                            taken.setdefault(path, []).append(value[key])
+            for inside in value.values() if isinstance(value, Mapping) else value:
+                if isinstance(inside, Mapping | list | tuple):
+                    visit(inside)
+
+        visit(spec)
+        return taken
 
     # The model --------------------------------------------------------------------------------------------------
 
@@ -99,6 +128,7 @@ class Resolution:
                     part = part.instead(self.preferred(key, [entry]) or choice.default, part.at or f"model.{key}")
                 given[key] = self.block(part, choice.families, key)
                 self.origins[f"model.{key}"] = part.at
+                self.effective.update(part.places)
         spec = self.block(model, ("model",), "model", given)
         self.origins["model"] = "model"
         return spec
@@ -127,6 +157,7 @@ class Resolution:
             if entry is not None:
                 blocks[key] = self.block(chosen, families, key)
                 self.origins[key] = chosen.at
+                self.effective.update(chosen.places)
                 asked.append(entry)
         for key, families in RUN_LISTS.items():
             if key in self.config:
@@ -180,7 +211,11 @@ class Resolution:
                     said = {"name": "sum", "parts": list(said)}
                 chosen.refine(said, level.where(slot), level.special)
         for path, value in chosen.misfits.items():
-            self.complain(f"{path}: must be a name, or a mapping with the choices of a block, but got {value!r}.")
+            if isinstance(value, list | tuple):
+                hint = " A pattern says which layer has which." if slot in LAYER_SLOTS else ""
+                self.complain(f"{path}: must be one block, but got a list: {value}.{hint}")
+            else:
+                self.complain(f"{path}: must be a name, or a mapping with the choices of a block, but got {value!r}.")
         return chosen
 
     def find(self, chosen: Chosen, families: tuple[str, ...], slot: str) -> Entry | None:
@@ -202,7 +237,10 @@ class Resolution:
             home = f"{slot}.{key}"
             if home not in self.homes.setdefault(key, []):
                 self.homes[key].append(home)
-        return self.completion.spec(chosen.spec, families, chosen.at, given, {**chosen.paths, "name": chosen.at})
+        made = self.completion.spec(chosen.spec, families, chosen.at, given, {**chosen.paths, "name": chosen.at})
+        if made is not None:
+            self._made[id(made)] = (made, chosen)  # the spec is kept alive, so that no other gets its id
+        return made
 
     def _params(self) -> dict[str, dict[str, tuple[Any, str]]]:
         """``params`` with the place of each, and ``backend`` for every block that has the choice."""

@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from registry.slots import Resolution
 
 
+NO_NORM = "norm/none"
+"""What stands after the last layer of a stack whose stream needs no norm there."""
+
+
 class OneStack:
     """One stack of the model on its way to a spec."""
 
@@ -45,12 +49,13 @@ class OneStack:
         norm = self.r.chosen("norm", whole)
         path = f"model.{self.name}"
         self.r.origins |= {path: stack.at, f"{path}.norm": norm.at}
+        self.r.effective.update(stack.places)
         for i, at in enumerate(self.foot):
             self.r.origins[f"{path}.position.{i}"] = at
         given = {
             "layers": layers,
             "position": list(self.foot.values()),
-            "norm": self.r.block(norm, ("norm",), "norm"),
+            "norm": self._final_norm(norm, layers),
         }
         entry = self.r.find(stack, ("stack",), "stack")
         for key in given:
@@ -58,6 +63,13 @@ class OneStack:
         return self.r.block(
             stack, ("stack",), "stack", {k: v for k, v in given.items() if entry and k in entry.choices}
         )
+
+    def _final_norm(self, chosen: Chosen, layers: list[dict[str, Any] | None]) -> dict[str, Any] | None:
+        """The norm after the last layer; none where the residual rule of that layer leaves the stream normalised."""
+        rule = ((layers[-1] or {}).get("residual") or {}).get("name") if layers else None
+        if rule and not getattr(self.r.registry[rule].constructor, "final_norm", True) and NO_NORM in self.r.registry:
+            return self.r.registry.complete(NO_NORM)
+        return self.r.block(chosen, ("norm",), "norm")
 
     # Which layer is what ----------------------------------------------------------------------------------------
 
@@ -86,16 +98,29 @@ class OneStack:
         if pattern:
             for i, mine in enumerate(levels):
                 mine.append(pattern[i % len(pattern)])
-        for key, said in self._mapping("layers").items():
-            path = f"{self.name}.layers.{key}"
-            if not re.fullmatch(r"\d+", str(key)) or int(key) >= n_layers:
-                last = f"0 to {n_layers - 1}" if n_layers > 1 else "only 0"
-                self.complain(f"{path}: must be a layer of {self.name}, {last}, but got {key!r}.")
-            elif isinstance(said, str):
-                levels[int(key)] += [level for level in [self._named(said, path)] if level]
-            else:
-                levels[int(key)].append(Level(path, self._slots_of(said, path), special=True))
+        spans = {key: self._span(str(key), n_layers) for key in self._mapping("layers")}
+        for key in sorted((k for k in spans if spans[k]), key=lambda k: -len(spans[k])):  # one layer is above several
+            said, path = self._mapping("layers")[key], f"{self.name}.layers.{key}"
+            by_slot = None if isinstance(said, str) else Level(path, self._slots_of(said, path), special=True)
+            level = by_slot or self._named(said, path)
+            for i in spans[key]:
+                levels[i] += [level] if level else []
         return levels
+
+    def _span(self, key: str, n_layers: int) -> range:
+        """The layers that a key names: one, counted from the end below 0, or several as in ``0-2`` or ``[0-2]``."""
+        found = re.fullmatch(r"(-?\d+)|\[?(\d+)-(\d+)\]?", key)
+        if found:
+            first = int(found[1] or found[2])
+            first += n_layers if first < 0 else 0
+            end = int(found[3]) if found[3] else first
+            if 0 <= first <= end < n_layers:
+                return range(first, end + 1)
+        last = n_layers - 1
+        those = f"0 to {last}" if last else "only 0"
+        how = "" if key.isdigit() else f" Several layers are written 0-{last}, the last one -1."
+        self.complain(f"{self.name}.layers.{key}: must be a layer of {self.name}, {those}, but got {key!r}.{how}")
+        return range(0)
 
     def _n_layers(self) -> int:
         said = self.section.get("n_layers", STACK_SETTINGS["n_layers"])
@@ -187,10 +212,10 @@ class OneStack:
 
     def _layer(self, index: int, levels: list[Level]) -> dict[str, Any] | None:
         here = f"model.{self.name}.layers.{index}"
-        mixer = self._mixer(levels)
-        entry = self.r.find(mixer, MIXERS, "mixer")
+        mixer, families = self._mixer(levels)
+        entry = self.r.find(mixer, families, "mixer")
         parts = {
-            "mixer": (mixer, self._filled(mixer, MIXERS, "mixer", levels)),
+            "mixer": (mixer, self._filled(mixer, families, "mixer", levels)),
             "mask": self._mask(levels),
             "position": self._position(levels, mixer, entry),
             "cross_attention": self._cross_attention(levels, index),
@@ -215,15 +240,17 @@ class OneStack:
         given = {slot: spec for slot, (_, spec) in parts.items() if slot in kind.choices}
         return self.r.block(layer, ("layer",), "layer", given)
 
-    def _mixer(self, levels: list[Level]) -> Chosen:
+    def _mixer(self, levels: list[Level]) -> tuple[Chosen, tuple[str, ...]]:
+        """The mixer of a layer, and the families that it may come from."""
         mixer = self.r.chosen("mixer", levels)
         if mixer.name != "attention":
-            return mixer
+            return mixer, MIXERS
         self.took_attention = True
+        self.r.effective.update(mixer.places)
         attention = self.r.chosen("attention", levels)
         attention.choices |= mixer.choices
         attention.paths |= mixer.paths
-        return attention
+        return attention, ("attention",)
 
     def _filled(
         self, chosen: Chosen, families: tuple[str, ...], slot: str, levels: list[Level]
@@ -361,6 +388,7 @@ class OneStack:
     def _remember(self, path: str, chosen: Chosen) -> None:
         """Where a person would change what stands at ``path`` of the spec, and where it stands if that is elsewhere."""
         here = path.removeprefix("model.")
+        self.r.effective.update(chosen.places)
         self.r.origins[path] = chosen.at if chosen.at in (here, "") else f"{chosen.at} ({here})"
 
 

@@ -21,6 +21,8 @@ from blocks.laws import Reader, V, laws_of, starts_at_chance
 from blocks.matrix import judge
 from registry import REGISTRY, ConfigError, factory
 from registry.compose import Job, launch
+from registry.compose.asked import without_effect
+from registry.compose.hydra import parse
 from registry.core import MIXERS, Entry
 from registry.slots import trace
 from registry.tables import LAYER_SLOTS, MODEL_SLOTS, RUN_SLOTS, STACK_SLOTS
@@ -98,8 +100,11 @@ def spelt(value: Any) -> str:
 
 
 def build(made: Made, device: str = "cpu") -> Any:
-    """The model, or a ``ConfigError``."""
+    """The model, or a ``ConfigError``; a word without effect is one."""
     resolved = trace(config_of(made))
+    unused = without_effect(map(parse, words_of(made)), resolved)
+    if unused:
+        raise ConfigError("\n".join(unused.values()))
     torch.manual_seed(0)
     with torch.device(device):
         return factory(resolved.spec["model"], ("model",), "model", resolved.origins)(V)
@@ -594,8 +599,15 @@ OTHERS: list[list[str]] = [
     ["attention=mha", "attention=gqa"],
     ["attention"],
     ["norm={name: rms"],
-    ["decoder={n_layers: 2}"],
-    ["decoder.layers.-1.ffn=mlp"],
+    ["decoder={n_layers: 2, layerz: 3}"],
+    ["decoder.layers.-5.ffn=mlp"],
+    ["decoder.layers.2-9.ffn=mlp"],
+    ["mixer=lstm", "attention=gqa"],
+    ["residual=none", "norm=layer"],
+    ["norm=layer", "decoder.norm=rms"],
+    ["optimizer.lr=1e-3,1e-4"],
+    ["decoder=gqa", "decoder.n_layers=2"],
+    ["~decoder.nothing"],
     ["position=dependency"],
     ["model=encoder_only", "position=cope"],
     ["mask=window", "mixer=retention"],

@@ -391,7 +391,7 @@ def test_everything_that_is_wrong_is_said_at_once():
         ({"attention": 7}, "attention: must be a name, or a mapping with the choices of a block, but got 7."),
         (
             {"attention": ["mha"]},
-            "attention: must be a name, or a mapping with the choices of a block, but got ['mha'].",
+            "attention: must be one block, but got a list: ['mha']. A pattern says which layer has which.",
         ),
         ({"seed": "one"}, "seed: must be a whole number, but got 'one'."),
         ({"decoder": 3}, "decoder: must be a mapping, but got 3."),

@@ -1,0 +1,155 @@
+"""The words of a command line: each is parsed once, and kept as it was typed beside what it means."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from registry.errors import ConfigError
+
+SHOWING = ("--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc")
+"""Flags that show something instead of running anything."""
+
+WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd")
+"""Flags that are followed by a value."""
+
+
+@dataclass(frozen=True)
+class Several:
+    """The values that a multi-run tries one after another.
+
+    values: Each of them, in plain containers.
+    glob: Patterns that name options of the word's group (include, exclude), not yet looked up; None: there are none.
+    open: The text of a range of numbers that only some sweepers can draw from, as ``interval(0,1)``.
+    """
+
+    values: tuple[Any, ...] = ()
+    glob: tuple[tuple[str, ...], tuple[str, ...]] | None = None
+    open: str | None = None
+
+
+@dataclass(frozen=True)
+class Word:
+    """One choice on the command line.
+
+    typed: As a person wrote it. path: What it is about, with dots: ``+decoder/mixer=lstm`` is about
+    ``decoder.mixer``. value: What it chooses, in plain containers; ``Several`` in a multi-run.
+    deletes: It takes out what a preset or a default put at ``path``.
+    """
+
+    typed: str
+    path: str
+    value: Any = None
+    deletes: bool = False
+
+    @property
+    def ours(self) -> bool:
+        """It is not about Hydra itself."""
+        return self.path.partition(".")[0] != "hydra"
+
+
+def split_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Flags (with the values that belong to them) and choices.
+
+    Raises:
+        ConfigError: A word is neither.
+    """
+    flags: list[str] = []
+    choices: list[str] = []
+    wrong: list[str] = []
+    following = iter(words)
+    for word in following:
+        if word.startswith("-"):
+            flags.append(word)
+            if word in WITH_VALUE:
+                flags += [w for w in [next(following, None)] if w is not None]
+        elif "=" in word or word.startswith("~") or flags[-1:] in (["--info"], ["-i"]):
+            (flags if "=" not in word and not word.startswith("~") else choices).append(word)
+        else:
+            wrong.append(word)
+    if "--experimental-rerun" in [f.partition("=")[0] for f in flags]:
+        wrong.append("--experimental-rerun")  # it unpickles a file
+    if wrong:
+        raise ConfigError(
+            "\n".join(
+                f"{w}: must be written as path=value, as in attention=gqa (with spaces in it: in quotes)."
+                for w in wrong
+            )
+        )
+    return flags, choices
+
+
+def path_of(typed: str) -> str:
+    """The path of a word, in whichever of its spellings."""
+    return typed.partition("=")[0].lstrip("+~").replace("/", ".")
+
+
+def spelt(value: Any) -> str:
+    """A value as a person would type it behind the ``=``: text in quotes where it needs them."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{spelt(str(k))}:{spelt(v)}" for k, v in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ",".join(map(spelt, value)) + "]"
+    if isinstance(value, str):
+        return value if _bare(value) else quoted(value)
+    return str(value)
+
+
+def _bare(text: str) -> bool:
+    """The text means itself without quotes: it is no number, no truth value, and holds no special sign."""
+    if re.fullmatch(r"\$\{[\w.:/]+\}", text):
+        return True  # an interpolation, as in ${oc.env:HOME}
+    special = re.fullmatch(r"(?i:null|true|false|nan|inf|[-+]?inf|[-+]?nan)", text)
+    return bool(re.fullmatch(r"[A-Za-z_./][\w./*-]*", text, re.ASCII)) and not special
+
+
+def quoted(text: str) -> str:
+    """Text in single quotes, so that the parser of values gives it back unchanged."""
+    # Backslashes are doubled only where they stand before a quote, the closing one included.
+    inside = re.sub(r"(\\*)'", lambda found: f"{found[1] * 2}\\'", text)
+    inside = re.sub(r"(\\+)\Z", lambda found: found[1] * 2, inside)
+    return f"'{inside}'"
+
+
+def literal(text: str) -> str:
+    """Text of which nothing is an interpolation any more: ``${`` means itself."""
+    return re.sub(r"(\\*)\$\{", lambda found: f"{found[1] * 2}\\${{", text)
+
+
+def advice(path: str, text: str) -> str:
+    """A word that chooses some text, as it can be copied into a shell."""
+    text = literal(text)
+    return shlex.quote(f"{path}={quoted(text) if set(text) & set(_AWKWARD) else chr(34) + text + chr(34)}")
+
+
+_AWKWARD = "\"\\"
+"""Signs that double quotes do not leave as they are."""
+
+
+def twice(words: Iterable[Word]) -> list[str]:
+    """A line for each path that is chosen more than once."""
+    paths = [w.path for w in words if not w.deletes]
+    many = [p for p in dict.fromkeys(paths) if paths.count(p) > 1]
+    return [f"{p}: must be chosen once, but is chosen {paths.count(p)} times." for p in many]
+
+
+def single(words: Iterable[Word], many: bool) -> list[str]:
+    """A line for each word with several values where one run takes one."""
+    return [
+        f"{w.path}: must be one value, but got several: {w.typed.partition('=')[2]}. Add -m to run each of them, or "
+        f"put quotes around a value that holds a comma: {advice(w.path, w.typed.partition('=')[2])}."
+        for w in words
+        if isinstance(w.value, Several) and w.ours and not many
+    ]
+
+
+def replaced(word: Word, value: Any) -> Word:
+    """The word of one job of a multi-run: it chooses one of several values."""
+    return replace(word, typed=f"{word.path}={spelt(value)}", value=value)
