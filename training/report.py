@@ -318,6 +318,10 @@ class Outcome(Protocol):
     def result(self) -> Any: ...
     @property
     def error(self) -> str: ...
+    @property
+    def same(self) -> tuple[list[str], ...]: ...
+    @property
+    def unused(self) -> Mapping[str, str]: ...
 
 
 def record_of(job: Outcome) -> Record:
@@ -329,19 +333,23 @@ def record_of(job: Outcome) -> Record:
 
 
 def show_jobs(jobs: Sequence[Outcome], out: Console = console) -> None:
-    """A row a job: what varied, what came of it; then what failed, and why."""
+    """A row a job: what varied, what came of it; then what failed, and why, and what had no effect.
+
+    Jobs with one spec have one row, with the words of all of them.
+    """
     records = [record_of(job) for job in jobs]
-    names = varied([record.overrides for record in records])
+    words = [[record.overrides, *job.same] for record, job in zip(records, jobs, strict=True)]
+    names = varied([each for several in words for each in several])
     heads = [*(names or ["job"]), "val loss", "bits/byte", "parameters", "tokens/s", "status"]
     rows = []
     losses = [_best(record, "val/loss") for record in records]
     lowest = min((loss for loss in losses if loss is not None), default=None)
-    for record, loss in zip(records, losses, strict=True):
-        made = dict(override.partition("=")[::2] for override in record.overrides)
+    for record, loss, several in zip(records, losses, words, strict=True):
+        made = [dict(override.partition("=")[::2] for override in each) for each in several]
         bits = _best(record, "val/bits_per_byte")
         rows.append(
             [
-                *([made.get(name, "") for name in names] or [record.name]),
+                *([" = ".join(dict.fromkeys(m.get(name, "") for m in made)) for name in names] or [record.name]),
                 "-" if loss is None else f"{loss:.4f}" + ("*" if loss == lowest and len(records) > 1 else " "),
                 "-" if bits is None else f"{bits:.3f}",
                 count(record.model["parameters"]) if record.model.get("parameters") else "-",
@@ -364,6 +372,40 @@ def show_jobs(jobs: Sequence[Outcome], out: Console = console) -> None:
             reason += f" (and {len(more)} more)" if more else ""
             for line in out.wrap(f"{what}: {record.status}. {reason}", indent=2):
                 out.print(line)
+    for note in _without_effect(jobs, records, names):
+        for line in out.wrap(note, indent=2):
+            out.print(line)
+
+
+def _without_effect(jobs: Sequence[Outcome], records: Sequence[Record], names: Sequence[str]) -> Iterator[str]:
+    """A sentence for jobs that had one spec, for words without effect, and for jobs with the very same losses."""
+    for job in jobs:
+        if job.same:
+            yield (
+                f"{_label(job.overrides, names)} and {' and '.join(_label(same, names) for same in job.same)} "
+                "are one composition, and ran once."
+            )
+    unused: dict[str, list[int]] = {}
+    for number, job in enumerate(jobs):
+        for word in job.unused:
+            unused.setdefault(word, []).append(number)
+    for word, numbers in unused.items():
+        where = "any job" if len(numbers) == len(jobs) else ", ".join(_label(jobs[n].overrides, names) for n in numbers)
+        yield f"{word} has no effect in {where}."
+    losses: dict[tuple[Any, ...], list[Record]] = {}
+    for record in records:
+        history = tuple((v.get("step"), v.get("val/loss")) for v in record.metrics.get("validations") or [])
+        if history and record.status == "done":
+            losses.setdefault((*history, record.metrics.get("train_loss")), []).append(record)
+    for alike in losses.values():
+        if len(alike) > 1:
+            which = ", ".join(_label(record.overrides, names) for record in alike)
+            yield f"{which}: the losses are exactly the same at every validation; what differs had no effect."
+
+
+def _label(overrides: Sequence[str], names: Sequence[str]) -> str:
+    """The words of a job that vary between jobs."""
+    return " ".join(o for o in overrides if o.partition("=")[0] in names) or "the job"
 
 
 def varied(overrides: Sequence[Sequence[str]]) -> list[str]:

@@ -30,6 +30,7 @@ from training.console import console
 from training.contracts import Data, Objective, Optimizer, Schedule, Tokenizer, shape_of
 from training.logger.csv import Csv
 from training.meter import DivergedError, Meter
+from training.notes import notes
 from training.results import Record, git_state, now, program, versions, write_whole
 from training.resume import RETOLD, all_changes
 from training.resume import check as check_resume
@@ -193,6 +194,8 @@ def tell(job: Job, parts: Parts, record: Record) -> None:
     record.machine = {"device": machine.describe(name), "accelerator": name, "precision": parts.trainer["precision"]}
     report.show_composition(job.spec, record)
     report.show_summary(summary)
+    for line in notes(job.spec["model"], job.spec["data"].get("length") or length):
+        console.print(line, "bad")
     report.show_data(parts.data.facts)
 
 

@@ -129,7 +129,7 @@ def advice(path: str, text: str) -> str:
     return shlex.quote(f"{path}={quoted(text) if set(text) & set(_AWKWARD) else chr(34) + text + chr(34)}")
 
 
-_AWKWARD = "\"\\"
+_AWKWARD = '"\\'
 """Signs that double quotes do not leave as they are."""
 
 

@@ -187,7 +187,7 @@ def test_a_table_gives_up_columns_where_there_is_no_room(paper, screen, monkeypa
 
 def record(overrides=(), loss=2.0, status="done", **more):
     best = {} if loss is None else {"step": 8, "val/loss": loss, "val/bits_per_byte": loss / 0.693}
-    metrics = {"steps": 8, "seconds": 3.2, "best": best, "tokens_per_second": 1000.0}
+    metrics = {"steps": 8, "seconds": 3.2, "best": best, "tokens_per_second": 1000.0, "validations": [best]}
     return Record("run", status, overrides=list(overrides), metrics=metrics, model={"parameters": 1500}, **more)
 
 
@@ -217,9 +217,10 @@ def test_after_a_divergence_a_lower_rate_is_offered(paper):
     assert paper.stream.text.splitlines()[-1] == "next   python train.py rerun=runs/a optimizer.lr=0.1"
 
 
-def job(overrides, loss=2.0, **more):
+def job(overrides, loss=2.0, same=(), unused=(), **more):
     made = record(overrides, loss, **more)
-    return SimpleNamespace(overrides=overrides, folder=Path("nowhere"), status=made.exit_status, result=made, error="")
+    came = {"folder": Path("nowhere"), "status": made.exit_status, "result": made, "error": ""}
+    return SimpleNamespace(overrides=overrides, same=same, unused=unused, **came)
 
 
 def test_a_multi_run_ends_with_what_varied_and_what_came_of_it(paper):
@@ -232,13 +233,44 @@ def test_a_multi_run_ends_with_what_varied_and_what_came_of_it(paper):
 
 def test_jobs_that_failed_are_named_with_their_reason(paper, tmp_path):
     failed = SimpleNamespace(
-        overrides=["norm=rms"], folder=tmp_path, status=2, result=None, error="norm: it is odd.\nnorm: it is even."
+        overrides=["norm=rms"],
+        folder=tmp_path,
+        status=2,
+        result=None,
+        error="norm: it is odd.\nnorm: it is even.",
+        same=(),
+        unused={},
     )
     record([], status="diverged", reason="the loss became nan at step 3.").save(tmp_path)
-    left = SimpleNamespace(overrides=["norm=rms"], folder=tmp_path, status=76, result=None, error="...")
+    left = SimpleNamespace(**(vars(failed) | {"status": 76, "error": "..."}))
     report.show_jobs([left, job(["norm=layer"])], paper)
     assert "1 of 2 jobs did not end well:" in paper.stream.text
     assert "diverged. the loss became nan at step 3." in paper.stream.text
     failed.folder = tmp_path / "nothing"
     report.show_jobs([failed], paper)
     assert "norm=rms: failed. norm: it is odd. (and 1 more)" in paper.stream.text
+
+
+def test_words_of_one_composition_share_a_row(paper):
+    one = job(["mixer=lstm", "attention=mha"], same=(["mixer=lstm", "attention=gqa"],))
+    report.show_jobs([one, job(["mixer=attention", "attention=mha"], 1.5)], paper)
+    assert paper.stream.text.splitlines()[3].split()[:4] == ["lstm", "mha", "=", "gqa"]
+    assert "mixer=lstm attention=mha and mixer=lstm attention=gqa are one composition, and ran once." in one_line(paper)
+
+
+def test_words_without_effect_are_named(paper):
+    unused = {"attention=gqa": "attention: gqa must have an effect, but ..."}
+    report.show_jobs([job(["mixer=lstm", "attention=gqa"], unused=unused), job(["mixer=rnn"], unused=unused)], paper)
+    assert "attention=gqa has no effect in any job." in one_line(paper)
+    report.show_jobs([job(["mixer=lstm"], unused=unused), job(["mixer=attention"])], paper)
+    assert "attention=gqa has no effect in mixer=lstm." in one_line(paper)
+
+
+def test_jobs_with_the_very_same_losses_are_flagged(paper):
+    report.show_jobs([job(["mask=window"]), job(["mask=chunked"]), job(["mask=strided"], 1.5)], paper)
+    assert "mask=window, mask=chunked: the losses are exactly the same at every validation" in one_line(paper)
+
+
+def one_line(paper):
+    """What was printed, as if the paper were wide."""
+    return " ".join(paper.stream.text.split())

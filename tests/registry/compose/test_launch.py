@@ -216,6 +216,110 @@ def test_a_stopped_job_stops_the_sweep(run):
     assert [r.status for r in run.records] == [STOPPED]
 
 
+def test_jobs_with_one_spec_run_once(run):
+    assert run("-m", "mixer=lstm,attention", "attention=mha,gqa") == 0
+    assert [j.spec["model"]["decoder"]["layers"][0]["mixer"]["name"] for j in run.jobs] == [
+        "recurrent/lstm",
+        "attention/mha",
+        "attention/gqa",
+    ]
+    first, *rest = run.records
+    assert first.overrides == ["mixer=lstm", "attention=mha"]
+    assert first.same == (["mixer=lstm", "attention=gqa"],)
+    assert list(first.unused) == ["attention=mha"]
+    assert [r.same for r in rest] == [(), ()]
+
+
+def test_names_are_taken_from_a_group_by_a_pattern(run):
+    assert run("-m", "norm=glob(*,exclude=[none,dynamic_*])") == 0
+    assert [j.overrides for j in run.jobs] == [["norm=layer"], ["norm=rms"], ["norm=scale"]]
+    assert run("-m", "decoder.norm=glob(r*)", "seed=range(1,3)") == 0
+    assert [j.overrides for j in run.jobs[3:]] == [["decoder.norm=rms", "seed=1"], ["decoder.norm=rms", "seed=2"]]
+
+
+def test_a_typing_mistake_in_a_sweep_is_found_before_a_job_starts(run, capsys):
+    assert run("-m", "norm=rms,layr", "experiment=local_global,nope", "seed=1,2") == 2
+    assert run.jobs == []
+    said = errors(capsys)
+    assert said[0].startswith("norm: no block is named 'layr'. Did you mean 'layer'?")
+    assert said[1].startswith("experiment: no preset is named 'nope'")
+
+
+def test_several_values_need_a_multi_run(run, capsys):
+    assert run("optimizer.lr=1e-3,1e-4") == 2
+    assert errors(capsys) == [
+        "optimizer.lr: must be one value, but got several: 1e-3,1e-4. Add -m to run each of them, or put quotes around "
+        "a value that holds a comma: 'optimizer.lr=\"1e-3,1e-4\"'."
+    ]
+
+
+# Words that have no effect ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["mixer=lstm", "attention=gqa"], "attention: gqa must have an effect, but no layer has mixer=attention"),
+        (["mixer=lstm", "attention.n_heads=2"], "attention.n_heads: 2 must have an effect, but no layer has"),
+        (["norm=layer", "decoder.norm=rms"], "norm: layer must have an effect, but every layer takes its norm from "),
+        (["position=none", "decoder.position=rope"], "position: none must have an effect, but every layer takes its "),
+        (["residual=none", "norm=layer"], "norm: layer must have an effect, but no block that is built takes it."),
+        (["params.gqa.n_kv_heads=1"], "params.gqa.n_kv_heads: 1 must have an effect, but no block that is built is "),
+        (["backend=eager", "mixer=lstm"], "backend: eager must have an effect, but no block that is built takes it."),
+    ],
+)
+def test_a_word_without_effect_is_refused(run, capsys, words, sentence):
+    assert run(*words) == 2
+    assert [e for e in errors(capsys) if e.startswith(sentence)]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["position=none"],
+        ["mixer=attention"],
+        ["mask=auto", "objective=auto"],
+        ["decoder.mixer=attention", "decoder.attention.n_heads=4", "attention=mha"],
+        ["model=encoder_decoder", "mixer=lstm", "attention.n_heads=4"],
+        ["residual.norm.eps=1e-3", "ffn={name: moe, expert: {name: mlp, d_ff: 8}}"],
+        ["callbacks=[checkpoint]", "logger=[]", "decoder={n_layers: 2}"],
+        ["backend=eager", "params.mha.n_heads=4"],
+        ["mask={name: and, policies: [{name: window, size: 3}, causal]}"],
+        ["stack=looped", "stack.passes=3", "layer=parallel", "embedding=factorised", "init=small"],
+    ],
+    ids=" ".join,
+)
+def test_a_word_with_an_effect_is_taken(run, words):
+    assert run(*words) == 0
+
+
+def test_a_residual_rule_without_a_norm_has_none_in_the_spec(run):
+    assert run("residual=none") == 0
+    assert run.model["decoder"]["norm"]["name"] == "norm/none"
+    assert "norm" not in run.model["decoder"]["layers"][0]["residual"]
+
+
+def test_layers_are_named_one_by_one_from_the_end_and_several(run):
+    assert run("decoder.layers.[0-2].ffn=mlp", "decoder.layers.-1.ffn=geglu", "decoder.layers.1-1.ffn=swiglu") == 0
+    assert run.of("ffn") == ["mlp", "swiglu", "mlp", "geglu"]
+    assert run("-m", "decoder.layers.0-1.ffn=mlp,geglu") == 0
+    assert run.of("ffn") == ["geglu", "geglu", "swiglu", "swiglu"]
+
+
+def test_a_list_of_callbacks_is_all_there_are(run):
+    assert run("callbacks=[early_stopping]") == 0
+    assert [c["name"] for c in run.jobs[0].spec["callbacks"]] == ["callback/early_stopping"]
+    assert run("~callbacks.sample") == 0
+    assert [c["name"] for c in run.jobs[1].spec["callbacks"]] == ["callback/checkpoint", "callback/progress"]
+
+
+def test_names_and_values_that_are_wrong_come_in_one_report(run, capsys):
+    assert run("attention=gqqa", "optimizer.lr=fast", "seed=1,2", "norm.epps=3", "a=[1") == 2
+    said = " ".join(errors(capsys))
+    for path in ("a=[1:", "attention: no block", "optimizer.lr: must be a number", "seed: must be one", "norm.epps: "):
+        assert path in said
+
+
 # Status and folders -----------------------------------------------------------------------------------------------
 
 
@@ -450,12 +554,27 @@ def test_the_config_can_be_shown_with_every_default(run, capsys):
         ("attention=gqa attention.n_kv", "attention.n_kv_heads="),
         ("decoder/mi", "decoder/mixer="),
         ("model=encoder_decoder encoder.n_l", "encoder.n_layers="),
+        ("-m attention=mha,g", "attention=mha,gqa"),
+        ("-m seed=1 norm=rms,", "norm=rms,layer"),
     ],
 )
 def test_words_are_completed(run, capsys, monkeypatch, typed, completed):
     monkeypatch.setenv("COMP_LINE", f"python train.py {typed}")
     assert run("-sc", "query=bash") == 0
     assert completed in capsys.readouterr().out.split()
+
+
+def test_completion_for_a_shell_that_has_none_is_refused(run, capsys):
+    assert run("-sc", "install=tcsh") == 2
+    assert errors(capsys) == [
+        "-sc install=tcsh: must be install, uninstall or query of one of bash, fish, zsh, as in -sc install=bash, "
+        "but got 'tcsh'."
+    ]
+
+
+def test_the_version_is_ours(run, capsys):
+    assert run("--version") == 0
+    assert capsys.readouterr().out.startswith("blockwright ")
 
 
 def test_nothing_heavy_is_imported_to_show_help(tmp_path):

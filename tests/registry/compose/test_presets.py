@@ -133,7 +133,10 @@ def test_files_of_ones_own_are_found_from_any_folder(run, tmp_path):
         ("- 1\n", "experiment: {file} must be a mapping from paths to values, but holds [1]."),
         ("a: [\n", "{file}: must be a YAML file that can be read, but: "),
         ("defaults: 3\n", "experiment: defaults in {file} must be a list, but got 3."),
-        ("defaults: [{nowhere: x}]\n", "experiment: the defaults in {file} must choose presets or blocks, but 'nowhere' is"),
+        (
+            "defaults: [{nowhere: x}]\n",
+            "experiment: the defaults in {file} must choose presets or blocks, but 'nowhere' is",
+        ),
         ("defaults: [{experiment: ./mine.yaml}]\n", "experiment: {file} must not be a part of itself."),
         ("attention: {_target_: os.system}\n", "attention._target_: a config must name registered blocks"),
         ("attention: {n_head: 3}\n", "attention.n_head: mha has no choice 'n_head'. Did you mean 'n_heads'?"),

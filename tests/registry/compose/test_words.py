@@ -16,13 +16,42 @@ from registry.compose.hydra import parse
 from registry.compose.words import Several, advice, literal, quoted, spelt
 
 ALPHABET = "abcXYZ019 \t\n.,;:!?#&~<>|=+-*/\\\\\\'\"\"''`()[]{}$${%@^_éüß日本語🙂\x01\x7f"
-WORDS = ["null", "true", "on", "1e3", "nan", "???", "${x}", "${oc.env:HOME}", "\\", "\\'", "'", '"', "a,b", "[1]", "{a:1}"]
+WORDS = [
+    "null",
+    "true",
+    "on",
+    "1e3",
+    "nan",
+    "???",
+    "${x}",
+    "${oc.env:HOME}",
+    "\\",
+    "\\'",
+    "'",
+    '"',
+    "a,b",
+    "[1]",
+    "{a:1}",
+]
 
 
 def texts(number: int) -> list[str]:
     dice = random.Random(0)
     drawn = ["".join(dice.choices(ALPHABET, k=dice.randrange(1, 12))) for _ in range(number)]
-    return [*(w for w in WORDS if w != "???"), *drawn, "", " ", "日本.txt", "a # b", "~/x", "é", "a;b", "x&y", "<a>", "!"]
+    return [
+        *(w for w in WORDS if w != "???"),
+        *drawn,
+        "",
+        " ",
+        "日本.txt",
+        "a # b",
+        "~/x",
+        "é",
+        "a;b",
+        "x&y",
+        "<a>",
+        "!",
+    ]
 
 
 def test_any_text_in_quotes_is_read_unchanged():
@@ -35,7 +64,20 @@ def test_any_text_in_quotes_is_read_unchanged():
 
 
 def test_any_value_is_read_as_it_is_spelt():
-    for value in [None, True, False, 0, -3, 1e-5, 0.1, 1e300, [], {}, [1, "1", True, "true", None, "null"], {"a": [{}]}]:
+    for value in [
+        None,
+        True,
+        False,
+        0,
+        -3,
+        1e-5,
+        0.1,
+        1e300,
+        [],
+        {},
+        [1, "1", True, "true", None, "null"],
+        {"a": [{}]},
+    ]:
         read = parse(f"x={spelt(value)}").value
         assert read == value
         assert json.dumps(read) == json.dumps(value)
