@@ -172,6 +172,6 @@ def _equal(asked: Any, made: Any) -> bool:
     if asked is None:
         return made is None or _short(made) == "none"
     if isinstance(asked, str) and isinstance(made, str):
-        return _short(asked).lower() == _short(made).lower()
+        return str(_short(asked)).lower() == str(_short(made)).lower()
     both_nan = bool(asked != asked and made != made)
     return both_nan or bool(asked == made)

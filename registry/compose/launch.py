@@ -140,10 +140,8 @@ class _Launch:
         if any(f.partition("=")[0] in SHOWING for f in flags):  # nothing runs
             return self._show(flags, choices)
         words, problems = read(choices)
+        self.many = bool({"-m", "--multirun"} & {*flags}) or any(w.path in ("hydra.mode", "sweep") for w in words)
         words = expand_sweep(self._expand_rerun(words))
-        self.many = bool({"-m", "--multirun"} & {*flags}) or any(w.path == "hydra.mode" for w in words)
-        if any(isinstance(w.value, Several) for w in words) and any(w.path == "sweep" for w in read(choices)[0]):
-            self.many = True
         self.plugins = self.load(plugins_in(words))
         entries = [self.registry[n] for n in self.registry.names()]
         with hydra.stored(options(entries)) as groups:
@@ -314,7 +312,7 @@ class _Launch:
         if flags[:2] in (["--cfg", "job"], ["-c", "job"], ["--cfg=job"]) and len(flags) <= 2:
             return self._show_config(typed, known)
         with hydra.stored(options(known.values(), in_full=True)):
-            return hydra.show(flags, [w for w in typed if not read([w])[0] or not read([w])[0][0].ours])
+            return hydra.show(flags, [w.typed for w in read(typed)[0] if not w.ours])
 
     def _complete(self, flags: list[str], typed: list[str], known: Mapping[str, Known]) -> int:
         shells = ("bash", "fish", "zsh")

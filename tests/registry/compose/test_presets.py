@@ -1,4 +1,4 @@
-"""Holds presets to: they stand between the defaults and the words, and a word wins over them, however they are written."""
+"""Holds presets to: they stand between the defaults and the words, and a word wins, however they are written."""
 
 from __future__ import annotations
 
