@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from blocks.attention._documents import Documents, refuse_all_but_full
 from blocks.attention.past import Past, empty_past
 from blocks.attention.reading import Backend, Reading
-from blocks.contracts import Attention, AttentionPosition, Cost, Layout, Mask, Memory
+from blocks.contracts import Attention, AttentionPosition, Cost, Layout, Mask, Memory, declare
 from blocks.functional import see
 from registry import register
 
@@ -66,7 +66,7 @@ class NystromAttention(Attention[Past]):
         self.landmarks, self.iterations = landmarks, iterations
         self.to_q = nn.Linear(d_model, d_model, bias=False)
         self.to_k = nn.Linear(d_model, d_model, bias=False)
-        self.to_v = nn.Linear(d_model, d_model, bias=False)
+        self.to_v = declare(nn.Linear(d_model, d_model, bias=False), weight="value")
         why = "for Nyström attention, whose keys are means over many places"
         self.reading = Reading(
             mask,
@@ -77,7 +77,7 @@ class NystromAttention(Attention[Past]):
             backend=backend,
             refused=dict.fromkeys(("rotate", "bias", "value_bias"), why),
         )
-        self.to_out = nn.Linear(d_model, d_model, bias=False)
+        self.to_out = declare(nn.Linear(d_model, d_model, bias=False), weight="writer")
 
     def forward(
         self, x: Tensor, layout: Layout, state: Past | None = None, memory: Memory | None = None

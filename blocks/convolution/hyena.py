@@ -16,7 +16,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from blocks.contracts import Cost, Layout, Mask, Memory, Mixer, State
+from blocks.contracts import Cost, Layout, Mask, Memory, Mixer, State, declare
 from blocks.convolution._mask import must_be_plain, must_look_back
 from blocks.lines import Recent, convolve, convolve_flops, convolve_near, exact, line_up
 from registry import register
@@ -82,8 +82,9 @@ class Hyena(Mixer[HyenaState]):
         self.taps = nn.Parameter((2 * torch.rand(n_taps, 3 * d_model) - 1) / n_taps**0.5)  # oldest first
         self.filter = Filter(d_model, 1 if mask.causal else 2, time_scale, bands, frequency)
         self.skip = nn.Parameter(torch.randn(d_model))
+        declare(self, taps="matrix", skip="gain")
         self.dropout = nn.Dropout(dropout)
-        self.to_out = nn.Linear(d_model, d_model)
+        self.to_out = declare(nn.Linear(d_model, d_model), weight="writer")
 
     def forward(
         self, x: Tensor, layout: Layout, state: HyenaState | None = None, memory: Memory | None = None
@@ -149,6 +150,7 @@ class Filter(nn.Module):
         self.time_scale, self.bands, self.directions = time_scale, bands, directions
         self.layers = nn.ModuleList([nn.Linear(1 + 2 * bands, WIDTH), nn.Linear(WIDTH, WIDTH)])
         self.frequency = nn.Parameter(torch.full((len(self.layers), WIDTH), frequency))
+        declare(self, frequency="dynamics")
         self.to_taps = nn.Linear(WIDTH, directions * d_model, bias=False)
 
     def forward(self, length: int, device: torch.device) -> tuple[Tensor, ...]:

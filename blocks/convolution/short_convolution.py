@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from blocks.contracts import Cost, Layout, Mask, Memory, Mixer
+from blocks.contracts import Cost, Layout, Mask, Memory, Mixer, declare
 from blocks.convolution._mask import must_be_plain, must_look_back
 from blocks.lines import Recent, convolve_near, line_up
 from registry import register
@@ -38,8 +38,9 @@ class ShortConvolution(Mixer[Recent]):
         n_taps = self.back + 1 + self.ahead
         self.taps = nn.Parameter((2 * torch.rand(n_taps, d_model) - 1) / n_taps**0.5)  # oldest first
         self.bias = nn.Parameter(torch.zeros(d_model))
+        declare(self, taps="matrix", bias="bias")
         self.dropout = nn.Dropout(dropout)
-        self.to_out = nn.Linear(d_model, d_model)
+        self.to_out = declare(nn.Linear(d_model, d_model), weight="writer")
 
     def forward(
         self, x: Tensor, layout: Layout, state: Recent | None = None, memory: Memory | None = None

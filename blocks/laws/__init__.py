@@ -49,6 +49,7 @@ from blocks.laws.parts import (
 )
 from blocks.laws.positions import embeds_each_token_by_its_place, knows_order_as_declared, stays_when_a_document_moves
 from blocks.laws.reader import Reader
+from blocks.laws.roles import ROLE_LAWS, gives_every_parameter_a_role, writes_with_its_writers
 from blocks.laws.table import LAWS, MEMORY_LAWS, MIXER_LAWS, laws_of
 from blocks.laws.trying import BF16, EXACT, B, Broken, D, T, V, stirred
 
@@ -59,6 +60,7 @@ __all__ = [
     "LAWS",
     "MEMORY_LAWS",
     "MIXER_LAWS",
+    "ROLE_LAWS",
     "B",
     "Broken",
     "D",
@@ -72,6 +74,7 @@ __all__ = [
     "embeds_and_scores",
     "embeds_each_token_by_its_place",
     "follows_its_rows",
+    "gives_every_parameter_a_role",
     "hides_the_future",
     "hides_what_it_says",
     "ignores_padding",
@@ -100,4 +103,5 @@ __all__ = [
     "ties_to_the_stream",
     "uses_every_parameter",
     "uses_every_parameter_of_features",
+    "writes_with_its_writers",
 ]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from blocks.contracts import PAD, Attention, Layer, Layout, Memory, Mixer, Stack
+from blocks.contracts import PAD, Attention, Layer, Layout, Memory, Mixer, Stack, roles_of
 from blocks.laws.trying import (
     BF16,
     B,
@@ -200,7 +200,8 @@ def survives_seeing_nothing(mixer: Mixer[Any]) -> None:
             y = run(mixer, x, layout, memory)
         except ValueError:
             return  # reads no memory; the cross laws say so
-        bias = sum(p.abs().sum() for n, p in mixer.named_parameters() if n.endswith("to_out.bias"))
+        writers = [h.module for h in roles_of(mixer) if h.role == "writer"]
+        bias = sum(h.parameter.abs().sum() for part in writers for h in roles_of(part) if h.role == "bias")
         if not bias:
             hold(not y.any(), f"a query that sees nothing must give zeros, but gives up to {y.abs().max():.2e}.")
         y.square().sum().backward()

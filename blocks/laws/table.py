@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from torch import nn
+
 from blocks.contracts import (
     Attention,
     Embedding,
@@ -56,6 +58,7 @@ from blocks.laws.parts import (
 )
 from blocks.laws.positions import embeds_each_token_by_its_place, knows_order_as_declared, stays_when_a_document_moves
 from blocks.laws.reader import Reader
+from blocks.laws.roles import ROLE_LAWS
 
 MIXER_LAWS: list[Callable[[Any], None]] = [
     keeps_shape_and_dtype,
@@ -99,5 +102,6 @@ LAWS: list[tuple[type, list[Callable[[Any], None]]]] = [
 def laws_of(block: Any) -> list[Callable[[Any], None]]:
     """The laws that a block of this kind is under."""
     laws = next((laws for kind, laws in LAWS if isinstance(block, kind)), [])
+    laws = [*laws, *ROLE_LAWS] if isinstance(block, nn.Module) else laws
     reads = isinstance(block, Attention) and not block.mask.causal and not isinstance(block, Layer | Stack)
     return [*laws, *MEMORY_LAWS] if reads else laws

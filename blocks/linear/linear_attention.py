@@ -13,7 +13,7 @@ from typing import Literal, cast, get_args
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from blocks.contracts import Cost, Layout, Mask, Memory, Mixer, State
+from blocks.contracts import Cost, Layout, Mask, Memory, Mixer, State, declare
 from blocks.linear._chunked import Outer, empty_sum, require_causal, require_plain
 from blocks.linear._cost import mean_cost
 from blocks.linear._normalised import Peaked, exponential_mean, weighted_mean
@@ -55,8 +55,8 @@ class LinearAttention(Mixer[State]):
         self.feature = feature
         self.to_q = nn.Linear(d_model, d_model, bias=False)
         self.to_k = nn.Linear(d_model, d_model, bias=False)
-        self.to_v = nn.Linear(d_model, d_model, bias=False)
-        self.to_out = nn.Linear(d_model, d_model, bias=False)
+        self.to_v = declare(nn.Linear(d_model, d_model, bias=False), weight="value")
+        self.to_out = declare(nn.Linear(d_model, d_model, bias=False), weight="writer")
 
     def forward(
         self, x: Tensor, layout: Layout, state: State | None = None, memory: Memory | None = None

@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from blocks.contracts import Cost, Layout, Mask, Memory, Mixer
+from blocks.contracts import Cost, Layout, Mask, Memory, Mixer, declare
 from blocks.linear._chunked import empty_sum, exact, require_causal, require_plain
 from blocks.linear._cost import mean_cost
 from blocks.linear._normalised import Peaked, exponential_mean
@@ -46,8 +46,8 @@ class Performer(Mixer[Peaked]):
         self.n_features = n_features or max(1, int(self.head_dim * math.log(self.head_dim)))
         self.to_q = nn.Linear(d_model, d_model, bias=False)
         self.to_k = nn.Linear(d_model, d_model, bias=False)
-        self.to_v = nn.Linear(d_model, d_model, bias=False)
-        self.to_out = nn.Linear(d_model, d_model, bias=False)
+        self.to_v = declare(nn.Linear(d_model, d_model, bias=False), weight="value")
+        self.to_out = declare(nn.Linear(d_model, d_model, bias=False), weight="writer")
         # Kept as the bits of float32: a cast of the model to bfloat16 must not round what is frozen.
         drawn = draw_directions(self.n_features, self.head_dim, seed).view(torch.int32)
         self.register_buffer("directions", drawn.to(torch.empty(0).device))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from blocks.contracts import Cost, Layout, Mask, Memory, Mixer
+from blocks.contracts import Cost, Layout, Mask, Memory, Mixer, declare
 from blocks.linear._chunked import Outer, both_ways, empty_sum, fading, require_causal, require_plain
 from blocks.linear._cost import fading_flops, scan_cost
 from registry import register
@@ -44,9 +44,9 @@ class Retention(Mixer[Outer]):
         self.value_dim = expand_v * self.head_dim
         self.to_q = nn.Linear(d_model, d_model, bias=False)
         self.to_k = nn.Linear(d_model, d_model, bias=False)
-        self.to_v = nn.Linear(d_model, expand_v * d_model, bias=False)
+        self.to_v = declare(nn.Linear(d_model, expand_v * d_model, bias=False), weight="value")
         self.to_gate = nn.Linear(d_model, expand_v * d_model, bias=False)
-        self.to_out = nn.Linear(expand_v * d_model, d_model, bias=False)
+        self.to_out = declare(nn.Linear(expand_v * d_model, d_model, bias=False), weight="writer")
 
     def forward(
         self, x: Tensor, layout: Layout, state: Outer | None = None, memory: Memory | None = None

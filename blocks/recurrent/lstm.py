@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from blocks.contracts import Cost, Layout, Mask, Memory, Mixer, State
+from blocks.contracts import Cost, Layout, Mask, Memory, Mixer, State, declare
 from blocks.recurrent._fused import must_look_back, must_read_every_token, run
 from blocks.recurrent._width import width_of
 from registry import register
@@ -45,7 +45,7 @@ class LSTM(Mixer[HiddenAndCell]):
         directions = 1 if mask.causal else 2
         self.cell = nn.LSTM(d_model, d_hidden, batch_first=True, bidirectional=not mask.causal)
         self.dropout = nn.Dropout(dropout)
-        self.to_out = nn.Linear(directions * d_hidden, d_model)
+        self.to_out = declare(nn.Linear(directions * d_hidden, d_model), weight="writer")
         self._remember()
 
     def forward(

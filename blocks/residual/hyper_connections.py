@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from blocks.contracts import Cost, Norm, Residual, Site
+from blocks.contracts import Cost, Norm, Residual, Site, declare
 from registry import Factory, register
 
 
@@ -57,10 +57,12 @@ class HyperConnections(Residual):
         self.reads = nn.Parameter(F.one_hot(torch.tensor(site.depth % streams), streams).float())  # (n,)
         self.keeps = nn.Parameter(torch.eye(streams))  # (n, n), from stream, to stream
         self.writes = nn.Parameter(torch.ones(streams))  # (n,)
+        declare(self, reads="dynamics", keeps="dynamics", writes="dynamics")
         self.dynamic = None
         if weights == "dynamic":
             self.dynamic = nn.Parameter(0.01 * torch.randn(streams + 2, d_model))
             self.strength = nn.Parameter(torch.full((3,), 0.01))
+            declare(self, dynamic="matrix", strength="gain")
         self.dropout = nn.Dropout(dropout)
 
     def read(self, x: Tensor) -> Tensor:
