@@ -54,7 +54,7 @@ class HyperConnections(Residual):
         self.d_model = d_model
         self.streams = streams
         self.norm = norm(d_model)
-        self.reads = nn.Parameter(F.one_hot(torch.tensor(site.depth % streams), streams).float())  # (n,)
+        self.reads = nn.Parameter(torch.eye(streams)[site.depth % streams])  # (n,)
         self.keeps = nn.Parameter(torch.eye(streams))  # (n, n), from stream, to stream
         self.writes = nn.Parameter(torch.ones(streams))  # (n,)
         declare(self, reads="dynamics", keeps="dynamics", writes="dynamics")
