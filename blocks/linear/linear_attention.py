@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal, cast, get_args
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -25,8 +26,10 @@ FEATURES: dict[str, Callable[[Tensor], Tensor]] = {
     "elu": lambda x: F.relu(x) + x.clamp(max=0).exp(),  # elu(x) + 1; the backward of F.elu can not be compiled here
     "relu": F.relu,
     "relu2": lambda x: F.relu(x).square(),
-    "softmax": lambda x: x.softmax(-1),
 }
+
+EXPONENTIAL = ("softmax", "exp")
+"""Features that are exponentials of all sizes. (Of a query's softmax the divisor cancels, so both are exp there.)"""
 
 
 @register("linear/linear_attention")
@@ -62,19 +65,30 @@ class LinearAttention(Mixer[State]):
         self, x: Tensor, layout: Layout, state: State | None = None, memory: Memory | None = None
     ) -> tuple[Tensor, State | None]:
         q, k, v = (to(x).unflatten(-1, (self.n_heads, -1)) for to in (self.to_q, self.to_k, self.to_v))
-        if self.feature == "exp":
-            y, state = exponential_mean(q, k, v, layout, cast(Peaked | None, state), causal=self.mask.causal)
+        if self.feature in EXPONENTIAL:
+            past = cast(Peaked | None, state)
+            shift = (
+                -k.to(torch.promote_types(k.dtype, torch.float32)).logsumexp(-1) if self.feature == "softmax" else None
+            )
+            y, state = exponential_mean(q, k, v, layout, past, causal=self.mask.causal, shift=shift)
         else:
-            phi = FEATURES[self.feature]
             s = None if state is None else cast(Outer, state).s
-            y, s = weighted_mean(phi(q), phi(k), v, layout, s, causal=self.mask.causal)
+            y, s = weighted_mean(self._of_query(q), FEATURES[self.feature](k), v, layout, s, causal=self.mask.causal)
             state = None if s is None else Outer(s)
         return self.to_out(y.flatten(2).to(x.dtype)), state
 
     def empty_state(self, rows: int, capacity: int) -> State:
         require_causal(self.mask, "linear attention")
         s = empty_sum(self.to_out.weight, rows, self.n_heads, self.head_dim, self.head_dim + 1)
-        return Peaked(s, s.new_full((rows, self.n_heads), float("-inf"))) if self.feature == "exp" else Outer(s)
+        return Peaked(s, torch.full_like(s[..., 0], -torch.inf)) if self.feature in EXPONENTIAL else Outer(s)
 
     def cost(self, length: int) -> Cost:
-        return mean_cost(self, length, self.n_heads, self.head_dim, self.head_dim)
+        return mean_cost(self, length, self.n_heads, self.head_dim, self.head_dim, fades=self.feature in EXPONENTIAL)
+
+    def _of_query(self, q: Tensor) -> Tensor:
+        """The features of queries, without a factor that all of them share: a mean does not depend on it."""
+        if self.feature == "elu":  # below zero it is an exponential
+            q = q - q.detach().amax(-1, keepdim=True).clamp(max=0)
+        features = FEATURES[self.feature](q)
+        most = features.detach().amax(-1, keepdim=True)
+        return features / torch.where(most > 0, most, 1.0)

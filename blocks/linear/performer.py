@@ -66,10 +66,10 @@ class Performer(Mixer[Peaked]):
     def empty_state(self, rows: int, capacity: int) -> Peaked:
         require_causal(self.mask, "performer")
         s = empty_sum(self.to_out.weight, rows, self.n_heads, self.n_features, self.head_dim + 1)
-        return Peaked(s, s.new_full((rows, self.n_heads), -torch.inf))
+        return Peaked(s, torch.full_like(s[..., 0], -torch.inf))
 
     def cost(self, length: int) -> Cost:
-        cost = mean_cost(self, length, self.n_heads, self.n_features, self.head_dim)
+        cost = mean_cost(self, length, self.n_heads, self.n_features, self.head_dim, fades=True)
         return cost._replace(flops=cost.flops + 4 * length * self.n_heads * self.head_dim * self.n_features)
 
     def _along(self, x: Tensor) -> Tensor:
@@ -80,11 +80,11 @@ class Performer(Mixer[Peaked]):
 
 def draw_directions(n_features: int, head_dim: int, seed: int) -> Tensor:
     """Rows as long as normal vectors are, at right angles as far as there is room. (F, K)"""
-    chance = torch.Generator("cpu").manual_seed(seed)
+    made = {"generator": torch.Generator("cpu").manual_seed(seed), "device": "cpu", "dtype": torch.float32}
     n_blocks = -(-n_features // head_dim)
-    blocks = torch.randn(n_blocks, head_dim, head_dim, generator=chance, device="cpu")
+    blocks = torch.randn(n_blocks, head_dim, head_dim, **made)
     q, r = torch.linalg.qr(blocks)
     q = q * r.diagonal(dim1=-2, dim2=-1).sign()[:, None]  # else LAPACK's signs favour one side, and the mean is off
     angles = q.flatten(0, 1)[:n_features]
-    lengths = torch.randn(n_features, head_dim, generator=chance, device="cpu").norm(dim=-1, keepdim=True)
+    lengths = torch.randn(n_features, head_dim, **made).norm(dim=-1, keepdim=True)
     return angles * lengths

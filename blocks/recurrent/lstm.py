@@ -70,7 +70,7 @@ class LSTM(Mixer[HiddenAndCell]):
 
 @torch.no_grad()
 def forget_bias_(cell: nn.LSTM, start: float) -> None:
-    """Set the bias of the forget gates (the second of the four that torch stacks), in every direction: the sum of two."""
+    """Set the bias of the forget gates, the sum of two, in every direction. (They are the second of torch's four.)"""
     forget = slice(cell.hidden_size, 2 * cell.hidden_size)
     for _, _, beside_token, beside_hidden in cell.all_weights:
         beside_token[forget] = start
