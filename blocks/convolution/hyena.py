@@ -49,6 +49,12 @@ class HyenaState(State):
 class Hyena(Mixer[HyenaState]):
     """Gated long convolution with filters given by a small network, of order two.
 
+    It differs from the authors' code in this: the short convolutions have no bias; the network has two hidden layers,
+    each with frequencies of its own, where theirs has three that share them; it is given ``bands`` whole numbers of
+    turns from one on, where theirs is given one to a few evenly spaced from nearly zero; features are dropped before
+    ``to_out``, where theirs are before the long convolution. Its matrices decay like all matrices; theirs do not. The
+    frequencies do in neither.
+
     Args:
         time_scale: Tokens in which the filters' time goes from 0 to 1; about the length of a row.
         bands: Sines and cosines by which the network is told the time.

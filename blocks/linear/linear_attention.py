@@ -1,8 +1,7 @@
 """Attention with a kernel in place of the softmax: the keys and values of the past are kept as one matrix.
 
-Katharopoulos et al. 2020, https://arxiv.org/abs/2006.16236
-Shen et al. 2018, https://arxiv.org/abs/1812.01243
-Kasai et al. 2021, https://arxiv.org/abs/2103.13076
+Katharopoulos et al. 2020 (elu(x) + 1), https://arxiv.org/abs/2006.16236
+Kasai et al. 2021 (relu, there behind one more learned map), https://arxiv.org/abs/2103.13076
 """
 
 from __future__ import annotations
@@ -36,7 +35,8 @@ EXPONENTIAL = ("softmax", "exp")
 class LinearAttention(Mixer[State]):
     """Each query reads the mean of the values, weighted by how its features meet those of their keys.
 
-    Under a full mask it is the mean over the whole document.
+    Under a full mask it is the mean over the whole document. ``softmax`` is one over the channels of a head, of queries
+    and of keys. (Shen et al. 2018 take that of the keys over the positions, and the mean of each channel by itself.)
 
     Args:
         n_heads: Heads; divides ``d_model``.

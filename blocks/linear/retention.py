@@ -20,8 +20,9 @@ class Retention(Mixer[Outer]):
     """Each head sums what its past says to the query, fading by its own factor, 1 - 2^-5 for the first, a token.
 
     Queries and keys are turned by their positions, so that their product knows the distance. The published scaling
-    of scores and sums is left out: the norm of each head undoes it. Under a full mask the sum is the mean of one
-    over the past and one over the future, both with the token itself.
+    of scores and sums, one factor for a token and head, is left out: the norm of each head undoes it but for its eps of
+    1e-5, which counts where a head's sums are nearly equal. Under a full mask the sum is the mean of one over the past
+    and one over the future, both with the token itself.
 
     Args:
         n_heads: Heads; ``d_model / n_heads`` is the width of a key, and even.

@@ -39,6 +39,9 @@ class Oscillators(State):
 class S4D(Mixer[Oscillators]):
     """A diagonal state-space model, GELU and a gated linear map; both ways where the mask is full.
 
+    How the oscillators fade, turn and step is their dynamics, which no weight decay shrinks; how they are read (C) is a
+    matrix, which it does, both as in the authors' code.
+
     Args:
         d_state: Real numbers in the state of a channel; two make an oscillator.
         start: How fast the oscillators turn at the start: lin evenly spaced, inv crowded at slow ones.

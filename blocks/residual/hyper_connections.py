@@ -21,7 +21,8 @@ class HyperConnections(Residual):
     """Learned weights, and small corrections that depend on the token, tie a sublayer to several streams.
 
     At the start the corrections aside: read one stream (another in each layer), keep every stream,
-    write to all alike, which is pre-norm.
+    write to all alike, which is pre-norm. The weights that do not depend on the token are not decayed, the others are,
+    as in the paper.
 
     Args:
         norm: The norm before the sublayer.
