@@ -20,8 +20,8 @@ class MuP(Init):
     of an embedding and the stream is multiplied by ``base_width / d_model`` before it is scored, as the authors do.
 
     Two more parts of the idea are chosen beside it. Scores must fall as 1 / head_dim where heads widen with the model:
-    ``score=scaled_dot score.divisor=width``; heads of one width, whose number grows, need nothing. Under Adam
-    the learning rate of every hidden matrix falls as 1 / width.
+    ``attention.score=scaled_dot attention.score.divisor=width``; heads of one width, whose number grows, need nothing.
+    Under Adam the learning rate of every hidden matrix falls as 1 / width.
 
     Args:
         std: Standard deviation of every weight at the base width.
