@@ -80,11 +80,12 @@ class Performer(Mixer[Peaked]):
 
 def draw_directions(n_features: int, head_dim: int, seed: int) -> Tensor:
     """Rows as long as normal vectors are, at right angles as far as there is room. (F, K)"""
-    made = {"generator": torch.Generator("cpu").manual_seed(seed), "device": "cpu", "dtype": torch.float32}
-    n_blocks = -(-n_features // head_dim)
-    blocks = torch.randn(n_blocks, head_dim, head_dim, **made)
-    q, r = torch.linalg.qr(blocks)
+    chance = torch.Generator("cpu").manual_seed(seed)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=chance, device="cpu", dtype=torch.float32)
+
+    q, r = torch.linalg.qr(normal(-(-n_features // head_dim), head_dim, head_dim))
     q = q * r.diagonal(dim1=-2, dim2=-1).sign()[:, None]  # else LAPACK's signs favour one side, and the mean is off
     angles = q.flatten(0, 1)[:n_features]
-    lengths = torch.randn(n_features, head_dim, **made).norm(dim=-1, keepdim=True)
-    return angles * lengths
+    return angles * normal(n_features, head_dim).norm(dim=-1, keepdim=True)

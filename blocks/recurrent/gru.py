@@ -9,6 +9,7 @@ Cho et al. 2014, https://arxiv.org/abs/1406.1078
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -84,9 +85,9 @@ class GRU(Mixer[Hidden]):
 class ResetBefore(nn.GRU):
     """One layer of ``nn.GRU``, batch first, whose reset gate acts before the product with the hidden state."""
 
-    def forward(
+    def forward(  # type: ignore[override]
         self, input: Tensor | PackedSequence, hx: Tensor | None = None
-    ) -> tuple[Tensor | PackedSequence, Tensor]:  # type: ignore[override]
+    ) -> tuple[Tensor | PackedSequence, Tensor]:
         """(B, T, D) or as many tokens packed, (directions, B, H) -> the same with H or 2 H features, the last states"""
         if isinstance(input, PackedSequence):
             x, sizes = input.data, input.batch_sizes.tolist()
@@ -104,7 +105,9 @@ class ResetBefore(nn.GRU):
         return y.unflatten(0, (len(sizes), -1)).transpose(0, 1), torch.stack(lasts)
 
 
-def _recur(x: Tensor, sizes: list[int], start: Tensor, weights: list[Tensor], backwards: bool) -> tuple[Tensor, Tensor]:
+def _recur(
+    x: Tensor, sizes: list[int], start: Tensor, weights: Sequence[Tensor], backwards: bool
+) -> tuple[Tensor, Tensor]:
     """Step by step through N tokens, the first ones of all rows first. (N, D), (B, H) -> (N, H), (B, H)
 
     ``sizes`` says how many rows have a first, second, ... token; rows stand longest first.
