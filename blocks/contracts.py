@@ -13,6 +13,9 @@ Constructors, in every family:
     def __init__(self, <facts from the parent>, /, *, <choices from the config>)
 
 Batch first, time second. ``x, layout, state, memory`` and nothing else travel through a model.
+
+Every parameter has a role (``blocks/roles.py``): a projection that writes into the stream, another matrix, a table, a
+gain, a bias, dynamics. A bare ``nn.Parameter`` gets it by ``declare``.
 """
 
 from __future__ import annotations
@@ -25,6 +28,14 @@ from typing import Any, ClassVar, Generic, Literal, NamedTuple, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
+
+from blocks.roles import DECAYED as DECAYED
+from blocks.roles import ROLES as ROLES
+from blocks.roles import Held as Held
+from blocks.roles import Role as Role
+from blocks.roles import declare as declare
+from blocks.roles import role_of as role_of
+from blocks.roles import roles_of as roles_of
 
 PAD = -1
 """The position and the document of a padding token."""
@@ -494,7 +505,7 @@ class Residual(nn.Module, ABC):
     """Whether the stream needs a norm after the last layer."""
 
     gain: float = 1.0
-    """What the sublayer's value, output and feed-forward weights are multiplied by at the start."""
+    """What the sublayer's values and writers, and all matrices of a feed-forward, are multiplied by at the start."""
 
     streams: int = 1
 
@@ -574,6 +585,9 @@ class Head(nn.Module, ABC):
 
     answers: ClassVar[Answer] = "token"
 
+    multiplier: float = 1.0
+    """What the stream is multiplied by before a head that can be tied scores it. An init scheme may set it (muP)."""
+
     def __init__(self, vocab_size: int, d_model: int, /) -> None:
         super().__init__()
 
@@ -650,8 +664,8 @@ class Model(nn.Module, ABC):
 class Init(ABC):
     """How parameters start. Called once on a whole model, after it is built.
 
-    It sets the weights and biases of ``nn.Linear`` and ``nn.Embedding`` only: a parameter that needs
-    a start of its own is an ``nn.Parameter`` of its own block.
+    It starts the weights and biases of ``nn.Linear`` and ``nn.Embedding``: a parameter that needs a start of its own
+    is an ``nn.Parameter`` of its own block. Depth narrows every parameter whose role is writer, whoever started it.
     """
 
     families: ClassVar[tuple[str, ...]] = ("init",)

@@ -43,7 +43,7 @@ from torch import Tensor, nn
 
 from blocks.attention.past import Past, empty_past
 from blocks.attention.reading import Backend, Reading, look
-from blocks.contracts import Attention, AttentionPosition, Cost, Layout, Mask, Memory
+from blocks.contracts import Attention, AttentionPosition, Cost, Layout, Mask, Memory, declare
 from registry import register
 
 
@@ -75,9 +75,9 @@ class {Class}(Attention[Past]):
         self.width = width
         self.to_q = nn.Linear(d_model, width, bias=False)
         self.to_k = nn.Linear(d_model, width, bias=False)
-        self.to_v = nn.Linear(d_model, width, bias=False)
+        self.to_v = declare(nn.Linear(d_model, width, bias=False), weight="value")
         self.reading = Reading(mask, position, 1, width, backend=backend)
-        self.to_out = nn.Linear(width, d_model, bias=False)
+        self.to_out = declare(nn.Linear(width, d_model, bias=False), weight="writer")
 
     def forward(
         self, x: Tensor, layout: Layout, state: Past | None = None, memory: Memory | None = None

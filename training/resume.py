@@ -70,10 +70,13 @@ def choices_of(optimizer: Optimizer) -> list[dict[str, Any]]:
     return [{name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups]
 
 
-def take_up(saved: dict[str, Any], told: list[dict[str, Any]], before: list[dict[str, Any]]) -> dict[str, Any]:
+def take_up(
+    saved: dict[str, Any], told: list[dict[str, Any]], before: list[dict[str, Any]], optimizer: Optimizer | None = None
+) -> dict[str, Any]:
     """A saved state as an optimizer takes it up that is ``told`` other things than ``before``.
 
-    Moments and steps stay, and so does what an optimizer keeps of its own beside what it was told.
+    Moments and steps stay, and so does what an optimizer keeps of its own beside what it was told. The groups of
+    ``optimizer``, if given, must have as many parameters as the saved ones.
 
     Raises:
         CheckpointError: It divides the parameters otherwise.
@@ -83,6 +86,13 @@ def take_up(saved: dict[str, Any], told: list[dict[str, Any]], before: list[dict
         raise CheckpointError(
             f"optimizer: must divide the parameters as it did in the checkpoint, in {len(groups)} groups, "
             f"but got {len(told)}."
+        )
+    held = [len(group["params"]) for group in groups]
+    here = held if optimizer is None else [len(group["params"]) for group in optimizer.param_groups]
+    if held != here:
+        raise CheckpointError(
+            f"optimizer: must divide the parameters as it did in the checkpoint, in groups of {held}, but got {here}. "
+            "The roles of some have changed since, and with them what decays. Start a new run."
         )
     known = before or [{}] * len(told)
     return saved | {

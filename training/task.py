@@ -98,7 +98,7 @@ class SequenceTask(L.LightningModule):
     def configure_optimizers(self) -> Any:
         optimizer = self.optimizer(self.model)
         self.told = choices_of(optimizer)
-        optimizer.register_load_state_dict_pre_hook(lambda _, saved: take_up(saved, self.told, self.told_before))
+        optimizer.register_load_state_dict_pre_hook(lambda to, saved: take_up(saved, self.told, self.told_before, to))
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": Follow(optimizer, self.schedule), "interval": "step"},

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from blocks.attention.past import Past, empty_past
 from blocks.attention.reading import host, look, probability
-from blocks.contracts import Attention, AttentionPosition, Cost, Layout, Mask, Memory, Normaliser
+from blocks.contracts import Attention, AttentionPosition, Cost, Layout, Mask, Memory, Normaliser, declare
 from blocks.functional import View, allowed_by, attend, bias_flops, in_strips, lowering, pairs, weighted
 from registry import Factory, register
 
@@ -56,6 +56,7 @@ class AdditiveAttention(Attention[Past]):
         self.to_q = nn.Linear(d_model, width, bias=False)
         self.to_k = nn.Linear(d_model, width, bias=False)
         self.fit = nn.Parameter(torch.randn(width, 1) * width**-0.5)
+        declare(self, fit="matrix")
         self.normaliser = normaliser(1)
         self.position = host(
             position,

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from blocks.attention.past import Past, empty_past
 from blocks.attention.reading import Backend, Reading, look
-from blocks.contracts import Attention, AttentionPosition, Cost, Layout, Mask, Memory, Normaliser, Score
+from blocks.contracts import Attention, AttentionPosition, Cost, Layout, Mask, Memory, Normaliser, Score, declare
 from registry import Factory, register
 
 
@@ -63,7 +63,7 @@ class DifferentialAttention(Attention[Past]):
         self.start = start
         self.to_q = nn.Linear(d_model, d_model, bias=False)
         self.to_k = nn.Linear(d_model, 2 * n_kv_heads * self.head_dim, bias=False)
-        self.to_v = nn.Linear(d_model, 2 * n_kv_heads * self.head_dim, bias=False)
+        self.to_v = declare(nn.Linear(d_model, 2 * n_kv_heads * self.head_dim, bias=False), weight="value")
         self.reading = Reading(
             mask,
             position,
@@ -76,8 +76,9 @@ class DifferentialAttention(Attention[Past]):
             refused={"value_bias": "for differential attention, whose values are twice as wide as its keys"},
         )
         self.lambdas = nn.Parameter(torch.randn(2, 2, self.head_dim) * 0.1)  # of either attention: query, key
+        declare(self, lambdas="dynamics")
         self.norm = nn.RMSNorm(2 * self.head_dim, eps=1e-5)
-        self.to_out = nn.Linear(d_model, d_model, bias=False)
+        self.to_out = declare(nn.Linear(d_model, d_model, bias=False), weight="writer")
 
     def forward(
         self, x: Tensor, layout: Layout, state: Past | None = None, memory: Memory | None = None

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from blocks.attention.past import Past, empty_past
 from blocks.attention.reading import Backend, Reading, look
-from blocks.contracts import Attention, AttentionPosition, Cost, Layout, Mask, Memory, Normaliser, Score
+from blocks.contracts import Attention, AttentionPosition, Cost, Layout, Mask, Memory, Normaliser, Score, declare
 from registry import Factory, register
 
 
@@ -73,13 +73,13 @@ class GroupedQueryAttention(Attention[Past]):
         self.n_heads, self.n_kv_heads, self.head_dim = n_heads, n_kv_heads, head_dim
         self.to_q = nn.Linear(d_model, n_heads * head_dim, bias=bias)
         self.to_k = nn.Linear(d_model, n_kv_heads * head_dim, bias=bias)
-        self.to_v = nn.Linear(d_model, n_kv_heads * head_dim, bias=bias)
+        self.to_v = declare(nn.Linear(d_model, n_kv_heads * head_dim, bias=bias), weight="value")
         self.reading = Reading(
             mask, position, n_heads, head_dim, score=score, normaliser=normaliser, dropout=dropout, backend=backend
         )
         gates = {"none": 0, "head": n_heads, "channel": n_heads * head_dim}[gate]
         self.to_gate = nn.Linear(d_model, gates, bias=bias) if gates else None
-        self.to_out = nn.Linear(n_heads * head_dim, d_model, bias=bias)
+        self.to_out = declare(nn.Linear(n_heads * head_dim, d_model, bias=bias), weight="writer")
 
     def forward(
         self, x: Tensor, layout: Layout, state: Past | None = None, memory: Memory | None = None

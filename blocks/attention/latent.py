@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from blocks.attention.past import Past, empty_past
 from blocks.attention.reading import Backend, Reading, look
-from blocks.contracts import Attention, AttentionPosition, Cost, Layout, Mask, Memory, Normaliser, Score
+from blocks.contracts import Attention, AttentionPosition, Cost, Layout, Mask, Memory, Normaliser, Score, declare
 from blocks.functional import View
 from registry import Factory, register
 
@@ -76,7 +76,7 @@ class LatentAttention(Attention[Past]):
         self.norm = nn.RMSNorm(kv_rank, eps=1e-6)
         self.to_k_slice = nn.Linear(d_model, rope_dim, bias=False)
         self.to_k = nn.Linear(kv_rank, n_heads * head_dim, bias=False)
-        self.to_v = nn.Linear(kv_rank, n_heads * head_dim, bias=False)
+        self.to_v = declare(nn.Linear(kv_rank, n_heads * head_dim, bias=False), weight="value")
         self.reading = Reading(
             mask,
             position,
@@ -88,7 +88,7 @@ class LatentAttention(Attention[Past]):
             backend=backend,
             refused={"value_bias": "for latent attention, whose values are not as wide as the slice it acts on"},
         )
-        self.to_out = nn.Linear(n_heads * head_dim, d_model, bias=False)
+        self.to_out = declare(nn.Linear(n_heads * head_dim, d_model, bias=False), weight="writer")
 
     def forward(
         self, x: Tensor, layout: Layout, state: Past | None = None, memory: Memory | None = None

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from blocks.attention._documents import Documents, refuse_all_but_full
 from blocks.attention.past import Past, empty_past
 from blocks.attention.reading import Backend, Reading
-from blocks.contracts import Attention, AttentionPosition, Cost, Layout, Mask, Memory
+from blocks.contracts import Attention, AttentionPosition, Cost, Layout, Mask, Memory, declare
 from blocks.functional import see
 from registry import register
 
@@ -63,8 +63,9 @@ class LinformerAttention(Attention[Past]):
         self.rank, self.length = rank, length
         self.to_q = nn.Linear(d_model, d_model, bias=False)
         self.to_k = nn.Linear(d_model, d_model, bias=False)
-        self.to_v = nn.Linear(d_model, d_model, bias=False)
+        self.to_v = declare(nn.Linear(d_model, d_model, bias=False), weight="value")
         self.squeeze = nn.Parameter(torch.randn(length, rank) * rank**-0.5)
+        declare(self, squeeze="matrix")
         why = "for Linformer, whose keys are sums over many places"
         self.reading = Reading(
             mask,
@@ -75,7 +76,7 @@ class LinformerAttention(Attention[Past]):
             backend=backend,
             refused=dict.fromkeys(("rotate", "bias", "value_bias"), why),
         )
-        self.to_out = nn.Linear(d_model, d_model, bias=False)
+        self.to_out = declare(nn.Linear(d_model, d_model, bias=False), weight="writer")
 
     def forward(
         self, x: Tensor, layout: Layout, state: Past | None = None, memory: Memory | None = None

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from blocks.attention._documents import Documents, refuse_all_but_full
 from blocks.attention.past import Past, empty_past
 from blocks.attention.reading import Backend, Reading
-from blocks.contracts import Attention, AttentionPosition, Cost, Layout, Mask, Memory
+from blocks.contracts import Attention, AttentionPosition, Cost, Layout, Mask, Memory, declare
 from blocks.functional import see
 from registry import register
 
@@ -27,11 +27,12 @@ class NystromAttention(Attention[Past]):
     """Attention to ``landmarks`` segments of each document, with the values ``pinv(A) B V`` (Xiong et al., section 3).
 
     A are the landmarks' own weights and B those they give to all tokens. The landmarks, queries too, are those of
-    what is read. It reads whole documents, so it is for encoders and cross-attention.
+    what is read. A document of at most ``landmarks`` tokens is read by plain softmax attention, as by the authors. It
+    reads whole documents, so it is for encoders and cross-attention.
 
     Args:
         n_heads: Heads.
-        landmarks: Segments that a document is cut into; one that is no longer is read exactly.
+        landmarks: Segments that a document is cut into.
         iterations: Steps of the iteration that inverts A.
         dropout: Probability of dropping a weight given to a landmark while training.
         backend: The kernel: eager takes everything, sdpa and flex (GPU only) a part; auto is the fastest that fits.
@@ -66,7 +67,7 @@ class NystromAttention(Attention[Past]):
         self.landmarks, self.iterations = landmarks, iterations
         self.to_q = nn.Linear(d_model, d_model, bias=False)
         self.to_k = nn.Linear(d_model, d_model, bias=False)
-        self.to_v = nn.Linear(d_model, d_model, bias=False)
+        self.to_v = declare(nn.Linear(d_model, d_model, bias=False), weight="value")
         why = "for Nyström attention, whose keys are means over many places"
         self.reading = Reading(
             mask,
@@ -77,7 +78,7 @@ class NystromAttention(Attention[Past]):
             backend=backend,
             refused=dict.fromkeys(("rotate", "bias", "value_bias"), why),
         )
-        self.to_out = nn.Linear(d_model, d_model, bias=False)
+        self.to_out = declare(nn.Linear(d_model, d_model, bias=False), weight="writer")
 
     def forward(
         self, x: Tensor, layout: Layout, state: Past | None = None, memory: Memory | None = None
@@ -111,6 +112,10 @@ class NystromAttention(Attention[Past]):
         near = _softmax(landmark_q @ landmark_k.transpose(-1, -2), (exists[..., None] & exists[:, :, None])[:, :, None])
         far = _softmax(landmark_q @ k.transpose(-1, -2), (exists[..., None] & member[:, :, None])[:, :, None])
         inverse = self._inverse(near)
+        # Where each token is a landmark of its own, the values are the tokens': nothing has to be inverted.
+        few = (length <= M)[:, :, None, :, None]  # (B, n, 1, 1, 1)
+        far = torch.where(few, mean[:, :, None].to(far.dtype), far)
+        inverse = torch.where(few, torch.eye(M, dtype=inverse.dtype, device=inverse.device), inverse)
         values = inverse @ (far @ v).to(inverse.dtype)  # (B, n, H, M, K)
 
         kept = tuple(t.transpose(2, 3).flatten(1, 2).to(x.dtype) for t in (landmark_k, values))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from blocks.attention.past import Past, empty_past
 from blocks.attention.reading import Reading, look
-from blocks.contracts import Attention, AttentionPosition, Cost, Layout, Mask, Memory, Normaliser, Score
+from blocks.contracts import Attention, AttentionPosition, Cost, Layout, Mask, Memory, Normaliser, Score, declare
 from blocks.functional import View, allowed_by, attend, in_strips, pairs
 from registry import Factory, register
 
@@ -58,13 +58,14 @@ class TalkingHeadsAttention(Attention[Past]):
         self.n_heads, self.head_dim = n_heads, head_dim
         self.to_q = nn.Linear(d_model, n_heads * head_dim, bias=bias)
         self.to_k = nn.Linear(d_model, n_heads * head_dim, bias=bias)
-        self.to_v = nn.Linear(d_model, n_heads * head_dim, bias=bias)
+        self.to_v = declare(nn.Linear(d_model, n_heads * head_dim, bias=bias), weight="value")
         self.reading = Reading(
             mask, position, n_heads, head_dim, score=score, normaliser=normaliser, dropout=dropout, backend="eager"
         )
         self.mix_scores = nn.Parameter(torch.eye(n_heads) + 0.02 * torch.randn(n_heads, n_heads))
         self.mix_weights = nn.Parameter(torch.eye(n_heads) + 0.02 * torch.randn(n_heads, n_heads))
-        self.to_out = nn.Linear(n_heads * head_dim, d_model, bias=bias)
+        declare(self, mix_scores="dynamics", mix_weights="dynamics")  # around an identity
+        self.to_out = declare(nn.Linear(n_heads * head_dim, d_model, bias=bias), weight="writer")
 
     def forward(
         self, x: Tensor, layout: Layout, state: Past | None = None, memory: Memory | None = None

@@ -11,14 +11,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Self
+from itertools import pairwise
+from typing import Literal, Self, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
-from blocks.contracts import Cost, Layout, Mask, Memory, Mixer, State
+from blocks.contracts import Cost, Layout, Mask, Memory, Mixer, State, declare
 from blocks.convolution._mask import must_be_plain, must_look_back
-from blocks.lines import Recent, convolve, convolve_flops, convolve_near, exact, line_up
+from blocks.lines import Recent, convolve, convolve_flops, convolve_near, exact, exactly, line_up
 from registry import register
 
 TAPS = 3  # of the short convolutions
@@ -49,14 +51,21 @@ class HyenaState(State):
 class Hyena(Mixer[HyenaState]):
     """Gated long convolution with filters given by a small network, of order two.
 
+    ``form=published`` is the authors' code: the short convolutions have biases; the network has three hidden layers
+    that share their frequencies, not two with frequencies of their own; its bands turn 0 to ``bands - 1`` times in the
+    time scale, not 1 to ``bands``; dropout acts before the long convolution, not before ``to_out``. In both forms the
+    matrices of the network decay like all matrices (the authors' do not), and the frequencies do not.
+
     Args:
         time_scale: Tokens in which the filters' time goes from 0 to 1; about the length of a row.
         bands: Sines and cosines by which the network is told the time.
         frequency: How fast the sines inside the network turn at the start; they are learned.
-        dropout: Probability of dropping a feature before ``to_out`` while training.
+        form: Four details, see above: plain, or published as the authors have them.
+        dropout: Probability of dropping a feature while training.
 
     Raises:
-        ValueError: ``time_scale`` or ``bands`` is not positive; the mask is neither plainly causal nor full.
+        ValueError: ``time_scale`` or ``bands`` is not positive; ``form`` is neither; the mask is neither plainly causal
+            nor full.
     """
 
     def __init__(
@@ -68,6 +77,7 @@ class Hyena(Mixer[HyenaState]):
         time_scale: int = 512,
         bands: int = 8,
         frequency: float = 10.0,
+        form: Literal["plain", "published"] = "plain",
         dropout: float = 0.0,
     ) -> None:
         super().__init__(d_model, mask)
@@ -76,28 +86,35 @@ class Hyena(Mixer[HyenaState]):
             raise ValueError(f"time_scale must be at least 1, but got {time_scale}.")
         if bands < 1:
             raise ValueError(f"bands must be at least 1, but got {bands}.")
+        if form not in ("plain", "published"):
+            raise ValueError(f"form must be plain or published, but got {form!r}.")
         self.ahead = 0 if mask.causal else TAPS - 1
         n_taps = TAPS + self.ahead
         self.to_in = nn.Linear(d_model, 3 * d_model)
         self.taps = nn.Parameter((2 * torch.rand(n_taps, 3 * d_model) - 1) / n_taps**0.5)  # oldest first
-        self.filter = Filter(d_model, 1 if mask.causal else 2, time_scale, bands, frequency)
+        published = form == "published"
+        self.bias = nn.Parameter((2 * torch.rand(3 * d_model) - 1) / n_taps**0.5) if published else None
+        self.filter = Filter(d_model, 1 if mask.causal else 2, time_scale, bands, frequency, published)
         self.skip = nn.Parameter(torch.randn(d_model))
-        self.dropout = nn.Dropout(dropout)
-        self.to_out = nn.Linear(d_model, d_model)
+        declare(self, taps="matrix", bias="bias", skip="gain")
+        self.dropout = nn.Dropout(0.0 if published else dropout)
+        self.dropout_gated = nn.Dropout(dropout if published else 0.0)
+        self.to_out = declare(nn.Linear(d_model, d_model), weight="writer")
 
     def forward(
         self, x: Tensor, layout: Layout, state: HyenaState | None = None, memory: Memory | None = None
     ) -> tuple[Tensor, HyenaState | None]:
         near = line_up(self.to_in(x), layout, None if state is None else state.projected)
         mixed = near.restore(convolve_near(near.x, self.taps, near.run, self.ahead))
-        v, a, b = mixed.chunk(3, dim=-1)  # (B, T, D)
+        v, a, b = (mixed if self.bias is None else mixed + self.bias).chunk(3, dim=-1)  # (B, T, D)
 
-        far = line_up(a * v, layout, None if state is None else state.gated)
+        u = self.dropout_gated(a * v)
+        far = line_up(u, layout, None if state is None else state.gated)
         if state is None or x.shape[1] > 1:
             read = far.restore(self._convolved(far.x, far.run))
         else:
             read = self._newest(far.x, far.run, state.spoken)
-        y = self.to_out(self.dropout(b * (read + self.skip * (a * v))))
+        y = self.to_out(self.dropout(b * (read + self.skip * u)))
         if state is None:
             return y, None
         return y, HyenaState(near.recent(state.projected), far.recent(state.gated), state.spoken)
@@ -144,26 +161,34 @@ class Hyena(Mixer[HyenaState]):
 class Filter(nn.Module):
     """The weight of a token, channel by channel and in each direction, by how far away it stands."""
 
-    def __init__(self, d_model: int, directions: int, time_scale: int, bands: int, frequency: float) -> None:
+    def __init__(
+        self, d_model: int, directions: int, time_scale: int, bands: int, frequency: float, published: bool
+    ) -> None:
         super().__init__()
-        self.time_scale, self.bands, self.directions = time_scale, bands, directions
-        self.layers = nn.ModuleList([nn.Linear(1 + 2 * bands, WIDTH), nn.Linear(WIDTH, WIDTH)])
-        self.frequency = nn.Parameter(torch.full((len(self.layers), WIDTH), frequency))
+        self.time_scale, self.bands, self.directions, self.published = time_scale, bands, directions, published
+        widths = [1 + 2 * bands, WIDTH, WIDTH, *[WIDTH] * published]
+        self.layers = nn.ModuleList([nn.Linear(inputs, outputs) for inputs, outputs in pairwise(widths)])
+        self.frequency = nn.Parameter(torch.full((1 if published else len(self.layers), WIDTH), frequency))
+        declare(self, frequency="dynamics")
         self.to_taps = nn.Linear(WIDTH, directions * d_model, bias=False)
 
     def forward(self, length: int, device: torch.device) -> tuple[Tensor, ...]:
         """The weights of ``length`` distances, nearest first; a tensor a direction. (length, D)"""
         dtype = exact(self.frequency).dtype
         time = torch.arange(length, device=device, dtype=dtype)[:, None] / self.time_scale  # of distances, not places
-        angle = 2 * math.pi * time * torch.arange(1, self.bands + 1, device=device, dtype=dtype)
-        h = torch.cat([time, angle.cos(), angle.sin()], dim=-1).to(self.frequency.dtype)
-        for layer, frequency in zip(self.layers, self.frequency, strict=True):
-            h = torch.sin(frequency * layer(h))
+        slowest, fastest = (1e-4, self.bands - 1.0) if self.published else (1.0, float(self.bands))
+        angle = 2 * math.pi * time * torch.linspace(slowest, fastest, self.bands, device=device, dtype=dtype)
+        h = torch.cat([time, angle.cos(), angle.sin()], dim=-1)
+        with exactly(torch.device(device)):  # sine behind fast sine makes any rounding larger
+            layers = cast(list[nn.Linear], list(self.layers))
+            for layer, frequency in zip(layers, self.frequency.expand(len(layers), -1), strict=True):
+                h = torch.sin(exact(frequency) * F.linear(h, exact(layer.weight), exact(layer.bias)))
+            taps = F.linear(h, exact(self.to_taps.weight))
         rate = torch.linspace(1 / FASTEST, 1 / SLOWEST, self.to_taps.out_features // self.directions, device=device)
         fade = torch.exp(math.log(FADED) * time * rate.to(dtype))  # (length, D)
-        return tuple(taps * fade for taps in self.to_taps(h).chunk(self.directions, dim=-1))
+        return tuple(one * fade for one in taps.chunk(self.directions, dim=-1))
 
     @property
     def weights(self) -> int:
         """Multiply-adds for one distance."""
-        return sum(p.numel() for name, p in self.named_parameters() if name.endswith("weight"))
+        return sum(layer.weight.numel() for layer in [*self.layers, self.to_taps])

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from blocks.contracts import Cost, Layout, Mask, Memory, Mixer
+from blocks.contracts import Cost, Layout, Mask, Memory, Mixer, declare
 from blocks.convolution._mask import must_be_plain, must_look_back
 from blocks.lines import Recent, line_up, neighbours
 from registry import register
@@ -62,7 +62,7 @@ class WordWindow(Mixer[Recent]):
         self.act = ACTIVATIONS[activation]
         self.to_hidden = nn.Linear((self.back + 1 + self.ahead) * d_model, d_hidden)
         self.dropout = nn.Dropout(dropout)
-        self.to_out = nn.Linear(d_hidden, d_model)
+        self.to_out = declare(nn.Linear(d_hidden, d_model), weight="writer")
 
     def forward(
         self, x: Tensor, layout: Layout, state: Recent | None = None, memory: Memory | None = None

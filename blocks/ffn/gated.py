@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from blocks.contracts import Cost, Ffn, Layout, State
+from blocks.contracts import Cost, Ffn, Layout, State, declare
 from blocks.ffn._activation import Activation, activation_named, width
 from registry import register
 
@@ -49,7 +49,7 @@ class Gated(Ffn):
         self.to_gate = nn.Linear(d_model, d_ff, bias=bias)
         self.to_hidden = nn.Linear(d_model, d_ff, bias=bias)
         self.dropout = nn.Dropout(dropout)
-        self.to_out = nn.Linear(d_ff, d_model, bias=bias)
+        self.to_out = declare(nn.Linear(d_ff, d_model, bias=bias), weight="writer")
 
     def forward(self, x: Tensor, layout: Layout, state: State | None = None) -> tuple[Tensor, State | None]:
         hidden = self.activation(self.to_gate(x)) * self.to_hidden(x)  # (B, T, F)

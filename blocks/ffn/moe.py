@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from blocks.contracts import Cost, Ffn, Layout, State
+from blocks.contracts import Cost, Ffn, Layout, State, declare
 from registry import Factory, register
 
 ROWS = 8
@@ -68,6 +68,7 @@ class MixtureOfExperts(Ffn):
         self.balance_weight = balance_weight
         self.to_scores = nn.Linear(d_model, n_experts, bias=False)
         self.handicap = nn.Parameter(torch.zeros(n_experts)) if balance == "bias" else None
+        declare(self, handicap="bias")
         self.experts = nn.ModuleList(_alone(expert(d_model)) for _ in range(n_experts))
         self.shared = nn.ModuleList(_alone(expert(d_model)) for _ in range(shared))
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from blocks.contracts import Cost, Ffn, Layout, State
+from blocks.contracts import Cost, Ffn, Layout, State, declare
 from blocks.ffn._activation import relu2, width
 from registry import register
 
@@ -40,9 +40,10 @@ class RwkvChannelMix(Ffn):
         blend = torch.arange(d_model) / d_model  # the first features look back, the last ones do not
         self.gate_blend = nn.Parameter(blend.clone())
         self.hidden_blend = nn.Parameter(blend.clone())
+        declare(self, gate_blend="dynamics", hidden_blend="dynamics")
         self.to_gate = nn.Linear(d_model, d_model, bias=False)
         self.to_hidden = nn.Linear(d_model, d_ff, bias=False)
-        self.to_out = nn.Linear(d_ff, d_model, bias=False)
+        self.to_out = declare(nn.Linear(d_ff, d_model, bias=False), weight="writer")
 
     def forward(self, x: Tensor, layout: Layout, state: Previous | None = None) -> tuple[Tensor, Previous | None]:  # type: ignore[override]
         before, state = previous(x, layout, state)  # (B, T, D)

@@ -25,10 +25,10 @@ class LinearHead(Head):
         self.to_logits = nn.Linear(d_model, vocab_size, bias=bias)
 
     def forward(self, x: Tensor, layout: Layout) -> Tensor:
-        return self.to_logits(x)
+        return self.to_logits(self._scaled(x))
 
     def loss(self, x: Tensor, layout: Layout, targets: Tensor) -> Tensor:
-        return linear_cross_entropy(x, self.to_logits.weight, self.to_logits.bias, targets)
+        return linear_cross_entropy(self._scaled(x), self.to_logits.weight, self.to_logits.bias, targets)
 
     def tie(self, embedding: Embedding) -> None:
         table = getattr(getattr(embedding, "table", None), "weight", None)
@@ -40,3 +40,6 @@ class LinearHead(Head):
                 "Set model.tie=false, or choose head=tied."
             )
         self.to_logits.weight = table
+
+    def _scaled(self, x: Tensor) -> Tensor:
+        return x if self.multiplier == 1.0 else x * self.multiplier

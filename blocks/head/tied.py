@@ -11,7 +11,7 @@ from typing import Literal, NoReturn
 import torch
 from torch import Tensor, nn
 
-from blocks.contracts import Cost, Embedding, Head, Layout
+from blocks.contracts import Cost, Embedding, Head, Layout, declare
 from blocks.head._cross_entropy import scored_cross_entropy
 from registry import register
 
@@ -38,6 +38,7 @@ class TiedHead(Head):
         self.scale = d_model**-0.5 if scale == "root" else 1.0
         self.embedding: Embedding | None = None
         self.bias = nn.Parameter(torch.zeros(vocab_size)) if bias else None
+        declare(self, bias="bias")
 
     def forward(self, x: Tensor, layout: Layout) -> Tensor:
         return self._score(x)
@@ -61,5 +62,6 @@ class TiedHead(Head):
     def _score(self, x: Tensor) -> Tensor:
         if self.embedding is None:
             self.stand_alone()
-        logits = self.embedding.unembed(x * self.scale if self.scale != 1.0 else x)
+        scale = self.scale * self.multiplier
+        logits = self.embedding.unembed(x if scale == 1.0 else x * scale)
         return logits if self.bias is None else logits + self.bias

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
-from blocks.contracts import Layer, Model, Stack
+from blocks.contracts import Layer, Model, Stack, roles_of
 
 Part = nn.Linear | nn.Embedding
 
@@ -34,10 +34,9 @@ def scoring(model: nn.Module) -> list[Part]:
 
 def guess_evenly(model: nn.Module) -> None:
     """Start what makes the logits so small that no token is much likelier than another."""
-    head = model.head if isinstance(model, Model) else None
-    others = {id(part.weight) for child in model.children() if child is not head for part in _parts(child)}
+    embedded = _outside_the_head(model)
     for part in scoring(model):
-        normal(part, SHARED if id(part.weight) in others else SCORE * part.weight.shape[1] ** -0.5)
+        normal(part, SHARED if id(part.weight) in embedded else SCORE * part.weight.shape[1] ** -0.5)
 
 
 def body(model: nn.Module) -> list[Part]:
@@ -46,16 +45,35 @@ def body(model: nn.Module) -> list[Part]:
     return [part for part in _parts(model) if id(part.weight) not in last]
 
 
-def writers(model: nn.Module) -> Iterator[tuple[nn.Linear, int]]:
-    """Each projection into the stream of a stack, and how many sublayers write into that stream."""
+def writers(model: nn.Module) -> Iterator[tuple[nn.Parameter, int]]:
+    """Each parameter that writes into the stream of a stack, and how many sublayers write into that stream."""
+    found: dict[int, tuple[nn.Parameter, int]] = {}
     for stack in model.modules():
         if not isinstance(stack, Stack):
             continue
         layers = [m for m in stack.modules() if isinstance(m, Layer)]
         count = sum(len(list(layer.sublayers())) for layer in layers) * getattr(stack, "passes", 1)
-        for name, part in stack.named_modules():
-            if name.rpartition(".")[2] == "to_out" and isinstance(part, nn.Linear):
-                yield part, max(count, 1)
+        for held in roles_of(stack):
+            if held.role == "writer":
+                found[id(held.parameter)] = (held.parameter, max(count, 1))
+    yield from found.values()
+
+
+def shares_with_embedding(model: nn.Module) -> bool:
+    """Whether what makes the logits is, or holds, the table of the embedding."""
+    embedded = _outside_the_head(model)
+    return any(id(part.weight) in embedded for part in scoring(model))
+
+
+def stream_width(model: nn.Module) -> int | None:
+    """``d_model``. None: there is no stack."""
+    return next((m.d_model for m in model.modules() if isinstance(m, Stack)), None)
+
+
+def _outside_the_head(model: nn.Module) -> set[int]:
+    """The weights, by ``id``, that parts of the model other than its head hold."""
+    head = model.head if isinstance(model, Model) else None
+    return {id(part.weight) for child in model.children() if child is not head for part in _parts(child)}
 
 
 def _parts(module: nn.Module) -> list[Part]:

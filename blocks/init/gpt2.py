@@ -5,6 +5,7 @@ Radford et al. 2019, https://cdn.openai.com/better-language-models/language_mode
 
 from __future__ import annotations
 
+import torch
 from torch import nn
 
 from blocks.contracts import Init
@@ -28,8 +29,9 @@ class Gpt2(Init):
             raise ValueError(f"std must be positive, but got {std}.")
         self.std = std
 
+    @torch.no_grad()
     def __call__(self, model: nn.Module) -> None:
         for part in [*body(model), *scoring(model)]:
             normal(part, self.std)
-        for part, count in writers(model):
-            normal(part, self.std * count**-0.5)
+        for weight, count in writers(model):
+            weight.mul_(count**-0.5)

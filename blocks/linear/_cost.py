@@ -63,12 +63,22 @@ def scan_cost(
 
 
 def mean_cost(
-    block: Mixer[Any], length: int, n_heads: int, n_features: int, value_dim: int, pair_dim: int | None = None
+    block: Mixer[Any],
+    length: int,
+    n_heads: int,
+    n_features: int,
+    value_dim: int,
+    pair_dim: int | None = None,
+    fades: bool = False,
 ) -> Cost:
-    """What a block costs that projects and takes a mean of values; ``pair_dim`` as for ``fading_flops``."""
+    """What a block costs that projects and takes a mean of values; ``pair_dim`` as for ``fading_flops``.
+
+    fades: its features fade one by one.
+    """
     counted = value_dim + 1
     if block.mask.causal:
-        return scan_cost(block, length, partial(fading_flops, pair_dim=pair_dim), n_heads, n_features, counted)
+        scan: Callable[..., int] = channels_flops if fades else partial(fading_flops, pair_dim=pair_dim)
+        return scan_cost(block, length, scan, n_heads, n_features, counted)
     parameters = sum(p.numel() for p in block.parameters())
     flops = projection_flops(block, length) + 4 * length * n_heads * n_features * counted
     return Cost(parameters, flops, state_bytes=0, steps=1, path=1)

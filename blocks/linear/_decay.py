@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from blocks.contracts import declare
+
 SHORTEST, LONGEST = 0.001, 0.1
 """Between these the steps start, even in their logarithm."""
 
@@ -25,6 +27,7 @@ class TimeStep(nn.Module):
         start = torch.empty(n_heads).uniform_(math.log(SHORTEST), math.log(LONGEST)).exp()
         self.dt_bias = nn.Parameter(start + torch.log(-torch.expm1(-start)))  # softplus gives the start back
         self.A_log = nn.Parameter(torch.empty(n_heads).uniform_(1, 16).log())
+        declare(self, dt_bias="dynamics", A_log="dynamics")
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """(B, T, D) -> steps and logarithms of decays, (B, T, H) each, float32 at least."""

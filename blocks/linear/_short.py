@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from blocks.contracts import Layout, State
+from blocks.contracts import Layout, State, declare
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,7 @@ class ShortConvolution(nn.Module):
         bound = size**-0.5
         self.weight = nn.Parameter(torch.empty(size, channels).uniform_(-bound, bound))  # [j] is for j tokens back
         self.bias = nn.Parameter(torch.empty(channels).uniform_(-bound, bound)) if bias else None
+        declare(self, weight="matrix", bias="bias")
 
     def forward(self, x: Tensor, layout: Layout, tail: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """(B, T, C) -> (B, T, C), and the new tail if there was one."""

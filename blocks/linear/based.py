@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from blocks.contracts import Cost, Layout, Mask, Memory, Mixer
+from blocks.contracts import Cost, Layout, Mask, Memory, Mixer, declare
 from blocks.linear._chunked import Kernel, Outer, empty_sum, require_causal, require_plain
 from blocks.linear._cost import mean_cost
 from blocks.linear._normalised import weighted_mean
@@ -49,8 +49,8 @@ class Based(Mixer[Outer]):
         self.n_features = 1 + feature_dim + feature_dim * (feature_dim + 1) // 2
         self.to_q = nn.Linear(d_model, n_heads * feature_dim, bias=False)
         self.to_k = nn.Linear(d_model, n_heads * feature_dim, bias=False)
-        self.to_v = nn.Linear(d_model, d_model, bias=False)
-        self.to_out = nn.Linear(d_model, d_model, bias=False)
+        self.to_v = declare(nn.Linear(d_model, d_model, bias=False), weight="value")
+        self.to_out = declare(nn.Linear(d_model, d_model, bias=False), weight="writer")
 
     def forward(
         self, x: Tensor, layout: Layout, state: Outer | None = None, memory: Memory | None = None

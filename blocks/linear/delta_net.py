@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from blocks.contracts import Cost, Layout, Mask, Memory, Mixer
+from blocks.contracts import Cost, Layout, Mask, Memory, Mixer, declare
 from blocks.linear._chunked import both_ways, delta, empty_sum, require_causal, require_plain, unit
 from blocks.linear._cost import delta_flops, scan_cost
 from blocks.linear._short import Convolved, ShortConvolution, aligned, restored
@@ -47,11 +47,11 @@ class DeltaNet(Mixer[Convolved]):
         self.max_beta = max_beta
         self.to_q = nn.Linear(d_model, d_model, bias=False)
         self.to_k = nn.Linear(d_model, d_model, bias=False)
-        self.to_v = nn.Linear(d_model, d_model, bias=False)
+        self.to_v = declare(nn.Linear(d_model, d_model, bias=False), weight="value")
         self.to_beta = nn.Linear(d_model, n_heads, bias=False)
         self.conv = ShortConvolution(3 * d_model, conv_size)
         self.norm = nn.RMSNorm(self.head_dim, eps=1e-5)
-        self.to_out = nn.Linear(d_model, d_model, bias=False)
+        self.to_out = declare(nn.Linear(d_model, d_model, bias=False), weight="writer")
 
     def forward(
         self, x: Tensor, layout: Layout, state: Convolved | None = None, memory: Memory | None = None

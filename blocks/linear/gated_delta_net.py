@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from blocks.contracts import Cost, Layout, Mask, Memory, Mixer
+from blocks.contracts import Cost, Layout, Mask, Memory, Mixer, declare
 from blocks.linear._chunked import both_ways, delta, empty_sum, require_causal, require_plain, unit
 from blocks.linear._cost import delta_flops, scan_cost
 from blocks.linear._decay import TimeStep
@@ -61,13 +61,13 @@ class GatedDeltaNet(Mixer[Convolved]):
         keys, values = n_heads * self.key_dim, n_heads * self.value_dim
         self.to_q = nn.Linear(d_model, keys, bias=False)
         self.to_k = nn.Linear(d_model, keys, bias=False)
-        self.to_v = nn.Linear(d_model, values, bias=False)
+        self.to_v = declare(nn.Linear(d_model, values, bias=False), weight="value")
         self.to_beta = nn.Linear(d_model, n_heads, bias=False)
         self.to_decay = TimeStep(d_model, n_heads)
         self.conv = ShortConvolution(2 * keys + values, conv_size)
         self.norm = nn.RMSNorm(self.value_dim, eps=1e-5)
         self.to_gate = nn.Linear(d_model, values, bias=False)
-        self.to_out = nn.Linear(values, d_model, bias=False)
+        self.to_out = declare(nn.Linear(values, d_model, bias=False), weight="writer")
 
     def forward(
         self, x: Tensor, layout: Layout, state: Convolved | None = None, memory: Memory | None = None

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from blocks.contracts import Cost, Layout, Mask, Memory, Mixer
+from blocks.contracts import Cost, Layout, Mask, Memory, Mixer, declare
 from blocks.linear._chunked import Outer, both_ways, channels, empty_sum, require_causal, require_plain
 from blocks.linear._cost import channels_flops, scan_cost
 from registry import register
@@ -47,11 +47,11 @@ class GatedLinear(Mixer[Outer]):
         self.value_dim = d_model // n_heads
         self.to_q = nn.Linear(d_model, d_model // 2, bias=False)
         self.to_k = nn.Linear(d_model, d_model // 2, bias=False)
-        self.to_v = nn.Linear(d_model, d_model, bias=False)
+        self.to_v = declare(nn.Linear(d_model, d_model, bias=False), weight="value")
         self.to_decay = nn.Sequential(nn.Linear(d_model, rank, bias=False), nn.Linear(rank, d_model // 2))
         self.to_gate = nn.Linear(d_model, d_model)
         self.norm = nn.RMSNorm(self.value_dim, eps=1e-5)
-        self.to_out = nn.Linear(d_model, d_model, bias=False)
+        self.to_out = declare(nn.Linear(d_model, d_model, bias=False), weight="writer")
 
     def forward(
         self, x: Tensor, layout: Layout, state: Outer | None = None, memory: Memory | None = None

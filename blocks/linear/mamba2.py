@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from blocks.contracts import Cost, Layout, Mask, Memory, Mixer
+from blocks.contracts import Cost, Layout, Mask, Memory, Mixer, declare
 from blocks.linear._chunked import both_ways, empty_sum, fading, require_causal, require_plain
 from blocks.linear._cost import fading_flops, scan_cost
 from blocks.linear._decay import TimeStep
@@ -70,13 +70,14 @@ class Mamba2(Mixer[Convolved]):
         self.d_state = d_state
         self.to_q = nn.Linear(d_model, n_groups * d_state, bias=False)
         self.to_k = nn.Linear(d_model, n_groups * d_state, bias=False)
-        self.to_v = nn.Linear(d_model, d_inner, bias=False)
+        self.to_v = declare(nn.Linear(d_model, d_inner, bias=False), weight="value")
         self.to_decay = TimeStep(d_model, n_heads)
         self.conv = ShortConvolution(2 * n_groups * d_state + d_inner, conv_size, bias=True)
         self.skip = nn.Parameter(torch.ones(n_heads))
+        declare(self, skip="gain")
         self.to_gate = nn.Linear(d_model, d_inner, bias=False)
         self.norm = nn.RMSNorm(d_inner, eps=1e-5)
-        self.to_out = nn.Linear(d_inner, d_model, bias=False)
+        self.to_out = declare(nn.Linear(d_inner, d_model, bias=False), weight="writer")
 
     def forward(
         self, x: Tensor, layout: Layout, state: Convolved | None = None, memory: Memory | None = None

@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from blocks.contracts import Cost, Layout, Mask, Memory, Mixer
+from blocks.contracts import Cost, Layout, Mask, Memory, Mixer, declare
 from blocks.linear._chunked import empty_sum, exact, require_causal, require_plain
 from blocks.linear._cost import mean_cost
 from blocks.linear._normalised import Peaked, exponential_mean
@@ -46,8 +46,8 @@ class Performer(Mixer[Peaked]):
         self.n_features = n_features or max(1, int(self.head_dim * math.log(self.head_dim)))
         self.to_q = nn.Linear(d_model, d_model, bias=False)
         self.to_k = nn.Linear(d_model, d_model, bias=False)
-        self.to_v = nn.Linear(d_model, d_model, bias=False)
-        self.to_out = nn.Linear(d_model, d_model, bias=False)
+        self.to_v = declare(nn.Linear(d_model, d_model, bias=False), weight="value")
+        self.to_out = declare(nn.Linear(d_model, d_model, bias=False), weight="writer")
         # Kept as the bits of float32: a cast of the model to bfloat16 must not round what is frozen.
         drawn = draw_directions(self.n_features, self.head_dim, seed).view(torch.int32)
         self.register_buffer("directions", drawn.to(torch.empty(0).device))
@@ -66,10 +66,10 @@ class Performer(Mixer[Peaked]):
     def empty_state(self, rows: int, capacity: int) -> Peaked:
         require_causal(self.mask, "performer")
         s = empty_sum(self.to_out.weight, rows, self.n_heads, self.n_features, self.head_dim + 1)
-        return Peaked(s, s.new_full((rows, self.n_heads), -torch.inf))
+        return Peaked(s, torch.full_like(s[..., 0], -torch.inf))
 
     def cost(self, length: int) -> Cost:
-        cost = mean_cost(self, length, self.n_heads, self.n_features, self.head_dim)
+        cost = mean_cost(self, length, self.n_heads, self.n_features, self.head_dim, fades=True)
         return cost._replace(flops=cost.flops + 4 * length * self.n_heads * self.head_dim * self.n_features)
 
     def _along(self, x: Tensor) -> Tensor:
@@ -81,10 +81,11 @@ class Performer(Mixer[Peaked]):
 def draw_directions(n_features: int, head_dim: int, seed: int) -> Tensor:
     """Rows as long as normal vectors are, at right angles as far as there is room. (F, K)"""
     chance = torch.Generator("cpu").manual_seed(seed)
-    n_blocks = -(-n_features // head_dim)
-    blocks = torch.randn(n_blocks, head_dim, head_dim, generator=chance, device="cpu")
-    q, r = torch.linalg.qr(blocks)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=chance, device="cpu", dtype=torch.float32)
+
+    q, r = torch.linalg.qr(normal(-(-n_features // head_dim), head_dim, head_dim))
     q = q * r.diagonal(dim1=-2, dim2=-1).sign()[:, None]  # else LAPACK's signs favour one side, and the mean is off
     angles = q.flatten(0, 1)[:n_features]
-    lengths = torch.randn(n_features, head_dim, generator=chance, device="cpu").norm(dim=-1, keepdim=True)
-    return angles * lengths
+    return angles * normal(n_features, head_dim).norm(dim=-1, keepdim=True)

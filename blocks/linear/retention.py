@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from blocks.contracts import Cost, Layout, Mask, Memory, Mixer
+from blocks.contracts import Cost, Layout, Mask, Memory, Mixer, declare
 from blocks.linear._chunked import Outer, both_ways, empty_sum, fading, require_causal, require_plain
 from blocks.linear._cost import fading_flops, scan_cost
 from registry import register
@@ -20,8 +20,9 @@ class Retention(Mixer[Outer]):
     """Each head sums what its past says to the query, fading by its own factor, 1 - 2^-5 for the first, a token.
 
     Queries and keys are turned by their positions, so that their product knows the distance. The published scaling
-    of scores and sums is left out: the norm of each head undoes it. Under a full mask the sum is the mean of one
-    over the past and one over the future, both with the token itself.
+    of scores and sums, one factor for a token and head, is left out: the norm of each head undoes it but for its eps of
+    1e-5, which counts where a head's sums are nearly equal. Under a full mask the sum is the mean of one over the past
+    and one over the future, both with the token itself.
 
     Args:
         n_heads: Heads; ``d_model / n_heads`` is the width of a key, and even.
@@ -44,9 +45,9 @@ class Retention(Mixer[Outer]):
         self.value_dim = expand_v * self.head_dim
         self.to_q = nn.Linear(d_model, d_model, bias=False)
         self.to_k = nn.Linear(d_model, d_model, bias=False)
-        self.to_v = nn.Linear(d_model, expand_v * d_model, bias=False)
+        self.to_v = declare(nn.Linear(d_model, expand_v * d_model, bias=False), weight="value")
         self.to_gate = nn.Linear(d_model, expand_v * d_model, bias=False)
-        self.to_out = nn.Linear(expand_v * d_model, d_model, bias=False)
+        self.to_out = declare(nn.Linear(expand_v * d_model, d_model, bias=False), weight="writer")
 
     def forward(
         self, x: Tensor, layout: Layout, state: Outer | None = None, memory: Memory | None = None

@@ -17,9 +17,11 @@ from registry import register
 class BigBird(Mask):
     """Blocks of ``size`` tokens see neighbouring blocks, the first blocks and random blocks.
 
-    The random blocks are a function of the seed and the block's place, so they are the same in training and
-    evaluation, on every device, at every length, and there is nothing to save but the seed. They lie
-    behind the block; both ways, as many lie ahead, at most as far from it as the start is.
+    The random blocks are distinct, and none of them is near or first, as in the authors' plan; where fewer than
+    ``n_random`` such blocks exist, all of them are seen. They are a function of the seed and the block's place, so they
+    are the same in training and evaluation, on every device, at every length, and there is nothing to save but the
+    seed. They lie behind the block; both ways, as many lie ahead, at most as far from it as the start is. (The authors
+    draw from the whole row, whose length they know.)
 
     Args:
         size: Tokens in a block.
@@ -70,12 +72,26 @@ class BigBird(Mask):
         return torch.cat([near, torch.arange(self.n_global).expand(n, -1), *self._random(own)], dim=1)
 
     def _random(self, own: Tensor) -> list[Tensor]:
-        """For each random block, which it is for blocks ``own`` (of any shape)."""
-        reach = own.clamp(min=0) + 1
-        behind = [self._hash(own, j) % reach for j in range(self.n_random)]
+        """For each random block, which it is for blocks ``own`` (of any shape); ``own`` itself where there is none."""
+        first = torch.full_like(own, self.n_global)
+        drawn = self._distinct(own, first, own - self.n_near - first + 1, 0)
         if self.causal:
-            return behind
-        return behind + [own + self._hash(own, j) % reach for j in range(self.n_random, 2 * self.n_random)]
+            return drawn
+        nearest = torch.maximum(own + self.n_near, first)
+        return drawn + self._distinct(own, nearest, 2 * own - nearest + 1, self.n_random)
+
+    def _distinct(self, own: Tensor, first: Tensor, count: Tensor, salt: int) -> list[Tensor]:
+        """``n_random`` different ones of the ``count`` blocks from ``first`` on, as far as there are any."""
+        taken: list[Tensor] = []  # places below ``count`` that are drawn already, in ascending order
+        blocks = []
+        for j in range(self.n_random):
+            place = self._hash(own, salt + j) % (count - j).clamp(min=1)  # among those that are left
+            for earlier in taken:
+                place = place + (place >= earlier)
+            blocks.append(torch.where(count > j, first + place, own))
+            if j + 1 < self.n_random:
+                taken = list(torch.stack([*taken, place]).sort(dim=0).values)
+        return blocks
 
     def _hash(self, own: Tensor, j: int) -> Tensor:
         """Noise in 31 bits, in integers: equal on every device."""

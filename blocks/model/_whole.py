@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from blocks.contracts import Cost, Embedding, Ffn, Head, Init, Layer, Model
+from blocks.contracts import Cost, Embedding, Ffn, Head, Init, Layer, Model, roles_of
 from blocks.projection import quicken
 from registry import Factory
 
@@ -51,10 +51,10 @@ def start(model: Model, init: Factory[Init]) -> None:
 
 @torch.no_grad()
 def _scale(sublayer: nn.Module, gain: float) -> None:
-    for name, module in sublayer.named_modules():
-        gained = isinstance(sublayer, Ffn) or name.rpartition(".")[2] in ("to_v", "to_out")
-        if gained and isinstance(module, nn.Linear):
-            module.weight.mul_(gain)
+    gained = {"writer", "value", "matrix"} if isinstance(sublayer, Ffn) else {"writer", "value"}
+    for held in roles_of(sublayer):
+        if held.role in gained:
+            held.parameter.mul_(gain)
 
 
 def check_sizes(d_model: int, max_length: int) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from blocks.contracts import Norm
+from blocks.contracts import Norm, declare
 from registry import register
 
 
@@ -30,6 +30,7 @@ class DynamicTanh(Norm):
         self.slope = nn.Parameter(torch.tensor(slope))
         self.weight = nn.Parameter(torch.ones(d_model))
         self.bias = nn.Parameter(torch.zeros(d_model))
+        declare(self, slope="gain", weight="gain", bias="bias")
 
     def forward(self, x: Tensor) -> Tensor:
         return (torch.tanh(x * self.slope) * self.weight + self.bias).to(x.dtype)

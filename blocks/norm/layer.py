@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from blocks.contracts import Norm
+from blocks.contracts import Norm, declare
 from registry import register
 
 
@@ -32,6 +32,7 @@ class LayerNorm(Norm):
         self.eps = eps
         self.weight = nn.Parameter(torch.ones(d_model))
         self.bias = nn.Parameter(torch.zeros(d_model)) if bias else None
+        declare(self, weight="gain", bias="bias")
 
     def forward(self, x: Tensor) -> Tensor:
         return F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.eps).type_as(x)

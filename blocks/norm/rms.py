@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from blocks.contracts import Norm
+from blocks.contracts import Norm, declare
 from registry import register
 
 
@@ -33,6 +33,7 @@ class RMSNorm(Norm):
             raise ValueError(f"eps must be positive, but got {eps}.")
         self.eps = eps
         self.weight = nn.Parameter(torch.ones(d_model))
+        declare(self, weight="gain")
 
     def forward(self, x: Tensor) -> Tensor:
         if x.device.type == "cpu" and not torch.compiler.is_compiling():

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from blocks.contracts import Norm
+from blocks.contracts import Norm, declare
 from registry import register
 
 
@@ -29,6 +29,7 @@ class ScaleNorm(Norm):
             raise ValueError(f"eps must be positive, but got {eps}.")
         self.eps = eps
         self.length = nn.Parameter(torch.tensor(d_model**0.5))
+        declare(self, length="gain")
 
     def forward(self, x: Tensor) -> Tensor:
         precise = torch.promote_types(x.dtype, torch.float32)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from blocks.contracts import Normaliser
+from blocks.contracts import Normaliser, declare
 from registry import register
 
 
@@ -25,6 +25,7 @@ class Sink(Normaliser):
     def __init__(self, n_heads: int, /, *, learned: bool = True) -> None:
         super().__init__(n_heads)
         self.sink = nn.Parameter(torch.zeros(n_heads)) if learned else None
+        declare(self, sink="bias")
 
     def forward(self, scores: Tensor, allowed: Tensor | None) -> Tensor:
         B, _, T, _ = scores.shape

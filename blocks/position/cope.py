@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from blocks.contracts import PAD, AttentionPosition, Layout, Mask
+from blocks.contracts import PAD, AttentionPosition, Layout, Mask, declare
 from registry import register
 
 
@@ -32,6 +32,7 @@ class Cope(AttentionPosition):
             raise ValueError(f"positions must be at least 2, but got {positions}.")
         self.n_heads = n_heads
         self.table = nn.Parameter(torch.randn(head_dim, positions) * 0.02)
+        declare(self, table="table")
 
     def admit(self, mask: Mask) -> None:
         if not (mask.plain and mask.causal):

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from blocks.contracts import AttentionPosition, Layout, Mask
+from blocks.contracts import AttentionPosition, Layout, Mask, declare
 from registry import register
 
 
@@ -55,6 +55,7 @@ class Dependency(AttentionPosition):
         std = (n_heads * head_dim) ** -0.5
         self.paths = nn.Parameter(torch.randn(n_heads, (reach + 1) ** 2 if path == "shape" else reach + 1) * std)
         self.depths = nn.Parameter(torch.randn(n_heads, reach + 1) * std) if absolute == "depth" else None
+        declare(self, paths="table", depths="table")
 
     def admit(self, mask: Mask) -> None:
         if mask.causal:

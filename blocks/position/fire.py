@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from blocks.contracts import AttentionPosition, Layout
+from blocks.contracts import AttentionPosition, Layout, declare
 from blocks.position.distance import ahead, alike
 from registry import register
 
@@ -46,6 +46,7 @@ class Fire(AttentionPosition):
         self.weight = nn.Parameter(torch.empty(hidden).uniform_(-1, 1))
         self.offset = nn.Parameter(torch.empty(hidden).uniform_(-1, 1))
         self.to_heads = nn.Parameter(torch.empty(n_heads, hidden).uniform_(-1, 1) * hidden**-0.5)
+        declare(self, rate="dynamics", stretch="dynamics", weight="matrix", offset="bias", to_heads="matrix")
 
     def bias(self, q: Tensor, k: Tensor, q_layout: Layout, k_layout: Layout) -> Tensor:
         share = self.share(q_layout, k_layout, torch.promote_types(q.dtype, torch.float32))

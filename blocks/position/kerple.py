@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from blocks.contracts import AttentionPosition, Layout
+from blocks.contracts import AttentionPosition, Layout, declare
 from blocks.position.distance import by_distance
 from registry import register
 
@@ -34,6 +34,7 @@ class Kerple(AttentionPosition):
         r1, r2 = (wide, narrow) if kernel == "log" else (narrow, wide)  # starts as the authors' do
         self.raw_r1 = nn.Parameter(_before_softplus(r1))
         self.raw_r2 = nn.Parameter(_before_softplus(r2) if kernel == "log" else torch.logit(r2 / 2))
+        declare(self, raw_r1="dynamics", raw_r2="dynamics")
 
     def bias(self, q: Tensor, k: Tensor, q_layout: Layout, k_layout: Layout) -> Tensor:
         r1, r2 = (r[:, None] for r in self.curve(torch.promote_types(q.dtype, torch.float32)))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from blocks.contracts import AttentionPosition, Layout
+from blocks.contracts import AttentionPosition, Layout, declare
 from blocks.position.distance import ahead
 from registry import register
 
@@ -34,6 +34,7 @@ class Shaw(AttentionPosition):
         self.clip = clip
         self.keys = nn.Parameter(torch.randn(2 * clip + 1, head_dim) * head_dim**-0.5)
         self.values = nn.Parameter(torch.randn(2 * clip + 1, head_dim) * head_dim**-0.5)
+        declare(self, keys="table", values="table")
 
     def bias(self, q: Tensor, k: Tensor, q_layout: Layout, k_layout: Layout) -> Tensor:
         # Each query meets each distance once; then every pair looks its distance up.

@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from blocks.contracts import AttentionPosition, Layout, Mask
+from blocks.contracts import AttentionPosition, Layout, Mask, declare
 from blocks.position.distance import by_distance
 from registry import register
 
@@ -40,6 +40,7 @@ class T5(AttentionPosition):
         self.max_distance = max_distance
         self.both_ways = False
         self.table = nn.Parameter(torch.empty(n_heads, buckets))
+        declare(self, table="table")
         nn.init.normal_(self.table, std=(n_heads * head_dim) ** -0.5)
 
     def admit(self, mask: Mask) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from blocks.contracts import AttentionPosition, Layout
+from blocks.contracts import AttentionPosition, Layout, declare
 from blocks.position.rotation import frequencies
 from registry import register
 
@@ -40,6 +40,7 @@ class TransformerXL(AttentionPosition):
         self.u = nn.Parameter(torch.randn(n_heads, head_dim) * 0.02)
         self.v = nn.Parameter(torch.randn(n_heads, head_dim) * 0.02)
         self.to_r = nn.Parameter(torch.randn(n_heads, head_dim, waves) * waves**-0.5)
+        declare(self, u="bias", v="bias", to_r="matrix")
 
     def bias(self, q: Tensor, k: Tensor, q_layout: Layout, k_layout: Layout) -> Tensor:
         H, K, _ = self.to_r.shape

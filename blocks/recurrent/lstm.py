@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from blocks.contracts import Cost, Layout, Mask, Memory, Mixer, State
+from blocks.contracts import Cost, Layout, Mask, Memory, Mixer, State, declare
 from blocks.recurrent._fused import must_look_back, must_read_every_token, run
 from blocks.recurrent._width import width_of
 from registry import register
@@ -30,6 +30,9 @@ class HiddenAndCell(State):
 class LSTM(Mixer[HiddenAndCell]):
     """A recurrence with three gates and a memory cell; one direction, or both where the mask is full.
 
+    A gate has two biases, one beside the token and one beside the hidden state, and only their sum counts. That of the
+    forget gate is 1 at the start.
+
     Args:
         d_hidden: Width of the hidden state in each direction. None: ``d_model``.
         dropout: Probability of dropping a hidden feature on its way out while training.
@@ -45,8 +48,8 @@ class LSTM(Mixer[HiddenAndCell]):
         directions = 1 if mask.causal else 2
         self.cell = nn.LSTM(d_model, d_hidden, batch_first=True, bidirectional=not mask.causal)
         self.dropout = nn.Dropout(dropout)
-        self.to_out = nn.Linear(directions * d_hidden, d_model)
-        self._remember()
+        self.to_out = declare(nn.Linear(directions * d_hidden, d_model), weight="writer")
+        forget_bias_(self.cell, 1.0)
 
     def forward(
         self, x: Tensor, layout: Layout, state: HiddenAndCell | None = None, memory: Memory | None = None
@@ -64,10 +67,11 @@ class LSTM(Mixer[HiddenAndCell]):
         state = self.empty_state(1, length).bytes() if self.mask.causal else 0
         return Cost(sum(p.numel() for p in self.parameters()), 2 * length * weights, state, steps=length, path=length)
 
-    @torch.no_grad()
-    def _remember(self) -> None:
-        """Open the forget gates (the second of the four that torch stacks) for the start."""
-        forget = slice(self.cell.hidden_size, 2 * self.cell.hidden_size)
-        for name, parameter in self.cell.named_parameters():
-            if name.startswith("bias_ih"):
-                parameter[forget] = 1.0
+
+@torch.no_grad()
+def forget_bias_(cell: nn.LSTM, start: float) -> None:
+    """Set the bias of the forget gates, the sum of two, in every direction. (They are the second of torch's four.)"""
+    forget = slice(cell.hidden_size, 2 * cell.hidden_size)
+    for _, _, beside_token, beside_hidden in cell.all_weights:
+        beside_token[forget] = start
+        beside_hidden[forget] = 0.0

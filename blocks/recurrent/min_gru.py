@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from blocks.contracts import Cost, Layout, Mask, Memory, Mixer, State
+from blocks.contracts import Cost, Layout, Mask, Memory, Mixer, State, declare
 from blocks.lines import exact
 from blocks.recurrent._fused import must_look_back, must_read_every_token
 from blocks.recurrent._scan import rounds, scan_both_ways, scan_documents
@@ -49,7 +49,7 @@ class MinGRU(Mixer[Hidden]):
         self.to_update = nn.Linear(d_model, width)
         self.to_candidate = nn.Linear(d_model, width)
         self.dropout = nn.Dropout(dropout)
-        self.to_out = nn.Linear(width, d_model)
+        self.to_out = declare(nn.Linear(width, d_model), weight="writer")
 
     def forward(
         self, x: Tensor, layout: Layout, state: Hidden | None = None, memory: Memory | None = None

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from blocks.contracts import Cost, Layout, Mask, Memory, Mixer, State
+from blocks.contracts import Cost, Layout, Mask, Memory, Mixer, State, declare
 from blocks.lines import Recent, convolve_near, exact, line_up
 from blocks.recurrent._fused import must_look_back, must_read_every_token
 from blocks.recurrent._scan import rounds, scan_documents
@@ -66,10 +66,11 @@ class RGLRU(Mixer[Griffin]):
         self.to_hidden = nn.Linear(d_model, d_hidden)
         self.taps = nn.Parameter((2 * torch.rand(n_taps, d_hidden) - 1) / n_taps**0.5)  # oldest first
         self.bias = nn.Parameter(torch.zeros(d_hidden))
+        declare(self, taps="matrix", bias="bias")
         self.there = Recurrence(d_hidden)
         self.back = None if mask.causal else Recurrence(d_hidden)
         self.dropout = nn.Dropout(dropout)
-        self.to_out = nn.Linear(d_hidden, d_model)
+        self.to_out = declare(nn.Linear(d_hidden, d_model), weight="writer")
 
     def forward(
         self, x: Tensor, layout: Layout, state: Griffin | None = None, memory: Memory | None = None
@@ -109,6 +110,7 @@ class Recurrence(nn.Module):
         self.to_input = nn.Linear(d_hidden, d_hidden)
         base = (FASTEST + (SLOWEST - FASTEST) * torch.rand(d_hidden)) ** (1 / SHARPNESS)
         self.base = nn.Parameter(torch.logit(base))
+        declare(self, base="dynamics")
 
     def forward(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """(B, T, H) -> what is kept, what is added, in float32 at least: (B, T, H) each"""

@@ -10,7 +10,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from blocks.contracts import Cost, Layout, Mask, Memory, Mixer, State
+from blocks.contracts import Cost, Layout, Mask, Memory, Mixer, State, declare
 from blocks.recurrent._fused import must_look_back, must_read_every_token, run
 from blocks.recurrent._width import width_of
 from registry import register
@@ -54,7 +54,7 @@ class RNN(Mixer[Hidden]):
             d_model, d_hidden, nonlinearity=nonlinearity, batch_first=True, bidirectional=not mask.causal
         )
         self.dropout = nn.Dropout(dropout)
-        self.to_out = nn.Linear(directions * d_hidden, d_model)
+        self.to_out = declare(nn.Linear(directions * d_hidden, d_model), weight="writer")
 
     def forward(
         self, x: Tensor, layout: Layout, state: Hidden | None = None, memory: Memory | None = None

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from blocks.contracts import Cost, Layout, Mask, Memory, Mixer, State
+from blocks.contracts import Cost, Layout, Mask, Memory, Mixer, State, declare
 from blocks.lines import convolve, convolve_flops, exact, exactly, line_up
 from blocks.recurrent._fused import must_look_back, must_read_every_token
 from blocks.recurrent._scan import rounds, scan
@@ -38,6 +38,9 @@ class Oscillators(State):
 @register("recurrent/s4d")
 class S4D(Mixer[Oscillators]):
     """A diagonal state-space model, GELU and a gated linear map; both ways where the mask is full.
+
+    How the oscillators fade, turn and step is their dynamics, which no weight decay shrinks; how they are read (C) is a
+    matrix, which it does, both as in the authors' code.
 
     Args:
         d_state: Real numbers in the state of a channel; two make an oscillator.
@@ -71,9 +74,10 @@ class S4D(Mixer[Oscillators]):
         self.there = Oscillation(d_model, d_state // 2, start, shortest, longest)
         self.back = None if mask.causal else Oscillation(d_model, d_state // 2, start, shortest, longest)
         self.skip = nn.Parameter(torch.randn(d_model))
+        declare(self, skip="gain")
         self.dropout = nn.Dropout(dropout)
         self.to_gate = nn.Linear(d_model, d_model)
-        self.to_out = nn.Linear(d_model, d_model)
+        self.to_out = declare(nn.Linear(d_model, d_model), weight="writer")
 
     def forward(
         self, x: Tensor, layout: Layout, state: Oscillators | None = None, memory: Memory | None = None
@@ -158,6 +162,7 @@ class Oscillation(nn.Module):
         self.log_fade = nn.Parameter(torch.full((d_model, n), math.log(0.5)))
         self.turn = nn.Parameter(turns[start].repeat(d_model, 1))
         self.read = nn.Parameter(torch.randn(d_model, n, 2) * 0.5**0.5)
+        declare(self, log_dt="dynamics", log_fade="dynamics", turn="dynamics", read="matrix")
 
     def discrete(self) -> Discrete:
         """The system that holds its input still over each time step."""

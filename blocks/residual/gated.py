@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from blocks.contracts import Norm, Residual, Site
+from blocks.contracts import Norm, Residual, Site, declare
 from registry import Factory, register
 
 
@@ -30,7 +30,8 @@ class GatedResidual(Residual):
         super().__init__(d_model, site)
         self.norm = norm(d_model)
         self.to_gate = nn.Linear(d_model, d_model, bias=False)
-        self.threshold = nn.Parameter(torch.full((d_model,), start))  # not a bias: an init scheme would zero that
+        self.threshold = nn.Parameter(torch.full((d_model,), start))
+        declare(self, threshold="bias")  # not that of ``to_gate``, which an init scheme sets to zero
         self.dropout = nn.Dropout(dropout)
 
     def read(self, x: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from blocks.contracts import Cost, Norm, Residual, Site
+from blocks.contracts import Cost, Norm, Residual, Site, declare
 from registry import Factory, register
 
 
@@ -21,7 +21,8 @@ class HyperConnections(Residual):
     """Learned weights, and small corrections that depend on the token, tie a sublayer to several streams.
 
     At the start the corrections aside: read one stream (another in each layer), keep every stream,
-    write to all alike, which is pre-norm.
+    write to all alike, which is pre-norm. The weights that do not depend on the token are not decayed, the others are,
+    as in the paper.
 
     Args:
         norm: The norm before the sublayer.
@@ -54,13 +55,15 @@ class HyperConnections(Residual):
         self.d_model = d_model
         self.streams = streams
         self.norm = norm(d_model)
-        self.reads = nn.Parameter(F.one_hot(torch.tensor(site.depth % streams), streams).float())  # (n,)
+        self.reads = nn.Parameter(torch.eye(streams)[site.depth % streams])  # (n,)
         self.keeps = nn.Parameter(torch.eye(streams))  # (n, n), from stream, to stream
         self.writes = nn.Parameter(torch.ones(streams))  # (n,)
+        declare(self, reads="dynamics", keeps="dynamics", writes="dynamics")
         self.dynamic = None
         if weights == "dynamic":
             self.dynamic = nn.Parameter(0.01 * torch.randn(streams + 2, d_model))
             self.strength = nn.Parameter(torch.full((3,), 0.01))
+            declare(self, dynamic="matrix", strength="gain")
         self.dropout = nn.Dropout(dropout)
 
     def read(self, x: Tensor) -> Tensor:

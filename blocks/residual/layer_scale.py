@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from blocks.contracts import Norm, Residual, Site
+from blocks.contracts import Norm, Residual, Site, declare
 from registry import Factory, register
 
 
@@ -30,6 +30,7 @@ class LayerScale(Residual):
         super().__init__(d_model, site)
         self.norm = norm(d_model)
         self.weight = nn.Parameter(torch.full((d_model,), start))
+        declare(self, weight="gain")
         self.dropout = nn.Dropout(dropout)
 
     def read(self, x: Tensor) -> Tensor:

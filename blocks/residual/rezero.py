@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from blocks.contracts import Residual, Site
+from blocks.contracts import Residual, Site, declare
 from registry import register
 
 
@@ -25,6 +25,7 @@ class ReZero(Residual):
     def __init__(self, d_model: int, site: Site, /, *, dropout: float = 0.0) -> None:
         super().__init__(d_model, site)
         self.weight = nn.Parameter(torch.zeros(()))
+        declare(self, weight="gain")
         self.dropout = nn.Dropout(dropout)
 
     def read(self, x: Tensor) -> Tensor:

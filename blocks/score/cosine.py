@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from blocks.contracts import Score
+from blocks.contracts import Score, declare
 from registry import register
 
 
@@ -35,6 +35,7 @@ class CosineScore(Score):
             raise ValueError(f"start must be positive, but got {start}.")
         self.scale = 1.0
         self.log_factor = nn.Parameter(torch.full((n_heads, 1), math.log(start)))
+        declare(self, log_factor="gain")
 
     def prepare(self, x: Tensor, role: Literal["query", "key"], rotate: Callable[[Tensor], Tensor]) -> Tensor:
         x = rotate(F.normalize(x, dim=-1))  # in this order, a position that stretches has its say

@@ -2,8 +2,9 @@
 
 Luong et al. 2015 (plain), https://arxiv.org/abs/1508.04025
 Vaswani et al. 2017 (scaled), https://arxiv.org/abs/1706.03762
-Henry et al. 2020 and Dehghani et al. 2023 (normalised queries and keys), https://arxiv.org/abs/2010.04245,
-https://arxiv.org/abs/2302.05442
+Yang et al. 2022 (divided by the width), https://arxiv.org/abs/2203.03466
+Henry et al. 2020 (normalised queries and keys), https://arxiv.org/abs/2010.04245
+Dehghani et al. 2023 (norms on queries and keys), https://arxiv.org/abs/2302.05442
 Gemma Team 2024 (the cap), https://arxiv.org/abs/2408.00118
 """
 
@@ -24,13 +25,14 @@ class DotScore(Score):
     """The dot product of query and key, times a scale: 1 (dot) or 1 / sqrt(head_dim) (scaled_dot).
 
     Args:
-        scale: What the dot product is multiplied by. None: 1 / sqrt(head_dim).
+        scale: What the dot product is multiplied by. None: it is divided by ``divisor``.
+        divisor: What it is divided by: the root of head_dim, or its width head_dim (muP, where heads widen).
         qk_norm: A norm for queries and one for keys, over the channels of a head. None: they stay as they are.
         order: Whether the norm acts before the position rotates, or after.
         cap: Scores bend towards this bound and its negative. None: they may grow as they like.
 
     Raises:
-        ValueError: ``scale`` or ``cap`` is not positive.
+        ValueError: ``scale`` or ``cap`` is not positive; there is a ``scale``, and ``divisor`` is not root.
     """
 
     def __init__(
@@ -40,6 +42,7 @@ class DotScore(Score):
         /,
         *,
         scale: float | None = None,
+        divisor: Literal["root", "width"] = "root",
         qk_norm: Factory[Norm] | None = None,
         order: Literal["norm_first", "rotate_first"] = "norm_first",
         cap: float | None = None,
@@ -48,7 +51,10 @@ class DotScore(Score):
         for name, value in (("scale", scale), ("cap", cap)):
             if value is not None and value <= 0:
                 raise ValueError(f"{name} must be positive, but got {value}.")
-        self.scale = self.scale if scale is None else scale
+        if divisor == "width" and scale is not None:
+            raise ValueError(f"scale must be null where divisor is width, but got {scale}. Set one of them.")
+        divided = 1 / head_dim if divisor == "width" else self.scale
+        self.scale = divided if scale is None else scale
         self.cap = cap
         self.order = order
         self.norm_q = None if qk_norm is None else qk_norm(head_dim)

@@ -107,6 +107,16 @@ def test_another_division_of_the_parameters_is_refused():
         take_up({"state": {}, "param_groups": [{"params": [0]}]}, [{}, {}], [])
 
 
+def test_groups_of_other_sizes_are_refused():
+    """As those of a checkpoint from before a parameter had another role: its moments would be another one's."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(2)) for _ in range(2)])
+    sentence = (
+        r"^optimizer: must divide the parameters as it did in the checkpoint, in groups of \[3\], but got \[2\]\. "
+    )
+    with pytest.raises(CheckpointError, match=sentence):
+        take_up({"state": {}, "param_groups": [{"params": [0, 1, 2]}]}, [{}], [], optimizer)
+
+
 def test_a_schedule_is_what_is_chosen_now_from_the_very_next_step_on(make_job, hook):
     """A cosine over 8 steps, taken up as one over 16: each step has the rate it has in a run of 16 from the start."""
     cosine = {"schedule": {"name": "cosine", "warmup": 2}, "callbacks": ["checkpoint", "hook"]}

@@ -21,12 +21,15 @@ FUSED = ("cpu", "cuda", "mps", "xpu")
 class AdamW(Optimizer):
     """Adam with decoupled weight decay on the matrices, in one fused kernel where there is one.
 
+    Which parameters are matrices is declared by the blocks (``blocks/roles.py``). Tables do not shrink, those of
+    tokens among them; nor do gains, biases and the dynamics of recurrences.
+
     Args:
         lr: Learning rate at the schedule's factor 1.
         beta1: How much of the mean gradient is kept from step to step.
         beta2: The same for the mean squared gradient.
         eps: Added to the root of the mean square, so that nothing is divided by zero.
-        weight_decay: How much matrices shrink a step, times the learning rate.
+        weight_decay: Times the learning rate: the part of a matrix that is taken away at each step.
 
     Raises:
         ValueError: A rate is negative or not finite, or a beta is not in [0, 1).

@@ -1,4 +1,4 @@
-"""Which parameters shrink: matrices do, gains and biases do not."""
+"""Which parameters shrink: matrices and writers do; tables, gains, biases and dynamics do not."""
 
 from __future__ import annotations
 
@@ -6,13 +6,18 @@ from typing import Any
 
 from torch import nn
 
+from blocks.contracts import DECAYED, roles_of
+
 
 def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """The trainable parameters in two groups: those with two or more axes, and the rest without decay."""
-    trainable = [p for p in model.parameters() if p.requires_grad]
+    """The trainable parameters in two groups, by their roles: those in ``DECAYED``, and the rest without decay.
+
+    A parameter whose role nobody declared is among the rest.
+    """
+    trainable = [held for held in roles_of(model) if held.parameter.requires_grad]
     groups = [
-        {"params": [p for p in trainable if p.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in trainable if p.ndim < 2], "weight_decay": 0.0},
+        {"params": [held.parameter for held in trainable if held.role in DECAYED], "weight_decay": weight_decay},
+        {"params": [held.parameter for held in trainable if held.role not in DECAYED], "weight_decay": 0.0},
     ]
     return [group for group in groups if group["params"]]
 

@@ -18,11 +18,14 @@ from training.optimizer.groups import check, decay_groups
 class SGD(Optimizer):
     """Stochastic gradient descent with momentum.
 
+    The decay is a part of the gradient (an L2 penalty), so the momentum gathers it as well: under a constant learning
+    rate a matrix without other gradients shrinks by ``lr * weight_decay / (1 - momentum)`` a step in the long run.
+
     Args:
         lr: Learning rate at the schedule's factor 1.
         momentum: How much of the last step is taken again.
         nesterov: Look at the gradient after the momentum's share of the step, not before.
-        weight_decay: How much matrices shrink a step, times the learning rate.
+        weight_decay: Times a matrix, this is added to its gradient. Tables, gains, biases and dynamics have none.
 
     Raises:
         ValueError: A value is negative or not finite, or ``nesterov`` has no momentum to look ahead with.

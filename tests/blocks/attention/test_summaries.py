@@ -53,14 +53,23 @@ def test_nystrom_multiplies_three_small_softmaxes():
     assert_close(mixer(x, Layout.full(B, T))[0], mixer.to_out(out.flatten(2)), atol=1e-6, rtol=1e-6)
 
 
-def test_nystrom_is_exact_with_a_landmark_for_each_token():
-    """Also where there are more landmarks than tokens: the others do not exist."""
+def test_nystrom_reads_a_document_of_as_many_tokens_as_landmarks_or_fewer_by_plain_softmax():
+    """Also beside a longer document in one row, in a memory, and in the gradient."""
     for landmarks in (T, 2 * T + 1):
-        mixer = NystromAttention(D, Full(False), None, n_heads=H, landmarks=landmarks, iterations=30).double()
+        mixer = NystromAttention(D, Full(False), None, n_heads=H, landmarks=landmarks).double()
         plain = GroupedQueryAttention(D, Full(False), None, n_heads=H).double()
         plain.load_state_dict(mixer.state_dict())
-        x = draw()
-        assert_close(mixer(x, Layout.full(B, T))[0], plain(x, Layout.full(B, T))[0], atol=1e-5, rtol=1e-5)
+        x = draw().requires_grad_()
+        read, expected = (m(x, Layout.full(B, T))[0] for m in (mixer, plain))
+        assert_close(read, expected)
+        assert_close(*(torch.autograd.grad(y.square().sum(), x)[0] for y in (read, expected)))
+
+        document = torch.tensor([[0] * T + [1] * (2 * T + 2)] * B)
+        packed, layout = draw(3 * T + 2), Layout.packed(document)
+        assert_close(mixer(packed, layout)[0][:, :T], plain(packed[:, :T], Layout.full(B, T))[0])
+
+        memory = Memory(draw(4), Layout.full(B, 4))
+        assert_close(*(m(x, Layout.full(B, T), memory=memory)[0] for m in (mixer, plain)))
 
 
 @pytest.mark.parametrize(

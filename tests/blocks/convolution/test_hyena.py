@@ -9,6 +9,7 @@ from torch.testing import assert_close
 
 from blocks.contracts import PAD, Layout, Mask
 from blocks.convolution.hyena import Hyena
+from blocks.laws import laws_of, stirred
 
 D = 4
 
@@ -23,6 +24,7 @@ def short(mixer: Hyena, x: Tensor, ahead: int) -> Tensor:
         for i, tap in enumerate(mixer.taps):
             if 0 <= (s := t - 2 + i) < len(x):
                 out[t] += tap * x[s]
+        out[t] += 0 if mixer.bias is None else mixer.bias
     assert len(mixer.taps) == 3 + ahead
     return out
 
@@ -42,10 +44,11 @@ def by_hand(mixer: Hyena, x: Tensor, ahead: int = 0) -> Tensor:
     return mixer.to_out(b * (long + mixer.skip * u))
 
 
+@pytest.mark.parametrize("form", ["plain", "published"])
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize("length", [1, 5, 70])
-def test_a_long_convolution_stands_between_two_gates(causal: bool, length: int) -> None:
-    mixer, x = make(causal), torch.randn(1, length, D, dtype=torch.float64)
+def test_a_long_convolution_stands_between_two_gates(causal: bool, length: int, form: str) -> None:
+    mixer, x = make(causal, form=form), torch.randn(1, length, D, dtype=torch.float64)
     assert_close(mixer(x, Layout.full(1, length))[0][0], by_hand(mixer, x[0], 0 if causal else 2))
 
 
@@ -158,3 +161,42 @@ def test_what_it_can_not_do_is_refused() -> None:
     sentence = r"^mask must be causal or full for Hyena, which has its own reach, but got Odd\.$"
     with pytest.raises(ValueError, match=sentence):
         Hyena(D, Odd(True))
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_the_published_form_keeps_every_law(causal: bool) -> None:
+    hyena = stirred(Hyena(64, Mask(causal), form="published").double().eval())
+    for law in laws_of(hyena):
+        torch.manual_seed(0)
+        law(hyena)
+
+
+def test_the_published_filter_is_that_of_the_authors() -> None:
+    """Three layers of sines that share their frequencies, told the time, and bands from none to two turns."""
+    mixer = make(form="published", time_scale=10, bands=3)
+    network = mixer.filter
+    assert len(network.layers) == 3
+    assert network.frequency.shape == (1, 64)
+    with torch.no_grad():
+        network.frequency.uniform_(5.0, 15.0)
+    (taps,) = network(6, torch.device("cpu"))
+    for k in range(6):
+        time = k / 10
+        turns = [2 * math.pi * f * time for f in (1e-4, (2 + 1e-4) / 2, 2.0)]
+        h = torch.tensor([time, *map(math.cos, turns), *map(math.sin, turns)], dtype=torch.float64)
+        for layer in network.layers:
+            h = torch.sin(network.frequency[0] * layer(h))
+        rates = [abs(math.log(0.01)) * (1 / 0.3 + (1 / 1.5 - 1 / 0.3) * channel / (D - 1)) for channel in range(D)]
+        fade = torch.tensor([math.exp(-time * rate) for rate in rates], dtype=torch.float64)
+        assert_close(taps[k], network.to_taps(h) * fade)
+
+
+def test_dropout_acts_behind_the_gates_or_before_the_long_convolution() -> None:
+    assert (make(dropout=0.5).dropout.p, make(dropout=0.5).dropout_gated.p) == (0.5, 0.0)
+    published = make(dropout=0.5, form="published")
+    assert (published.dropout.p, published.dropout_gated.p) == (0.0, 0.5)
+
+
+def test_refuses_another_form() -> None:
+    with pytest.raises(ValueError, match=r"^form must be plain or published, but got 'long'\.$"):
+        make(form="long")

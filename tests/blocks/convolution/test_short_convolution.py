@@ -43,6 +43,13 @@ def test_torchs_depthwise_convolution_gives_the_same() -> None:
     assert_close(mixer(x, Layout.full(2, 8))[0], mixer.to_out(F.silu(y)))
 
 
+def test_without_a_nonlinearity_it_is_the_separable_convolution_of_the_source() -> None:
+    mixer, x = ShortConvolution(D, Mask(True), size=3, activation="none").double(), torch.randn(2, 8, D).double()
+    y = F.conv1d(F.pad(x.mT, (2, 0)), mixer.taps.T[:, None], mixer.bias, groups=D)
+    y = F.conv1d(y, mixer.to_out.weight[..., None], mixer.to_out.bias).mT
+    assert_close(mixer(x, Layout.full(2, 8))[0], y)
+
+
 @pytest.mark.parametrize("causal", [True, False])
 def test_a_convolution_ends_with_its_document_and_looks_through_padding(causal: bool) -> None:
     position = torch.tensor([[PAD, 0, 1, PAD, 2, 0, 1, 2, PAD], [0, 1, PAD, PAD, 0, 0, 1, PAD, 2]])
@@ -66,6 +73,8 @@ def test_the_state_is_the_last_real_tokens() -> None:
 def test_what_it_can_not_do_is_refused() -> None:
     with pytest.raises(ValueError, match=r"^size must be at least 1, but got 0\.$"):
         ShortConvolution(D, Mask(True), size=0)
+    with pytest.raises(ValueError, match=r"^activation must be silu or none, but got 'relu'\.$"):
+        ShortConvolution(D, Mask(True), activation="relu")  # type: ignore[arg-type]
     sentence = r"^mask must be causal to go on from a state, but this short convolution reads both ways\.$"
     with pytest.raises(ValueError, match=sentence):
         make(causal=False).empty_state(1, 1)

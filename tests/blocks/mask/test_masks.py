@@ -68,17 +68,26 @@ def test_bigbird_shows_near_first_and_random_blocks(causal):
     mask = BigBird(causal, size=4, n_near=2, n_global=1, n_random=2, seed=3)
     shown = table(mask)
     blocks = shown.view(T // 4, 4, T // 4, 4).any(dim=3).any(dim=1)
-    for q in range(T // 4):
+    n = T // 4
+    for q in range(0 if causal else 1, n):
         others = set(blocks[q].nonzero().flatten().tolist())
-        near = {k for k in range(T // 4) if abs(q - k) < 2 and (k <= q or not causal)}
+        near = {k for k in range(n) if abs(q - k) < 2 and (k <= q or not causal)}
         assert near | {0} <= others
-        if q and not causal:
-            assert len(others - near - {0}) <= 4
-        if causal:
-            assert len(others - near - {0}) <= 2
+        drawn = others - near - {0}
+        assert len([k for k in drawn if k < q]) == min(2, max(q - 2, 0)), "each adds a block, as long as there are any"
+        ahead = [k for k in drawn if k > q]
+        assert len(ahead) <= (0 if causal else 2)
+        if not causal and 2 * q < n:
+            assert len(ahead) == min(2, q - 1)
+            assert all(k <= 2 * q for k in ahead)
     if not causal:
         assert blocks[0].all()
-    assert blocks.sum() > (blocks.tril().triu(-1).sum() + T // 4), "random blocks must add something"
+
+
+def test_bigbirds_random_blocks_are_all_of_those_there_are_in_time():
+    """Any number of draws is distinct: with as many as there are blocks, every block behind is seen."""
+    mask = BigBird(True, size=1, n_near=3, n_global=2, n_random=40)
+    assert torch.equal(table(mask, 45), torch.ones(45, 45, dtype=torch.bool).tril())
 
 
 def test_bigbirds_random_blocks_are_frozen():
@@ -91,8 +100,8 @@ def test_bigbirds_random_blocks_are_frozen():
 def test_bigbirds_random_blocks_are_spread_evenly():
     mask = BigBird(True, size=1, n_near=1, n_global=0, n_random=1)
     picked = table(mask, 400).tril(-1)[200:].nonzero()[:, 1].float()
-    assert picked.numel() > 150
-    assert abs(picked.mean() - 150) < 15  # uniform over 0 .. q, for q from 200 to 400
+    assert picked.numel() == 200
+    assert abs(picked.mean() - 150) < 15  # uniform over 0 .. q - 1, for q from 200 to 400
 
 
 def test_bigbird_sees_random_blocks_ahead_as_far_as_the_start_is():
@@ -101,8 +110,8 @@ def test_bigbird_sees_random_blocks_ahead_as_far_as_the_start_is():
     place, apart = torch.arange(200), shown.clone()
     apart[place, place] = False
     behind, ahead = apart.tril(-1), apart.triu(1)
-    assert 150 < ahead.sum() < 200
-    assert 150 < behind.sum() < 200
+    assert (behind.sum(1) == (place > 0)).all()
+    assert (ahead.sum(1) == (place > 0)).all()
     both = behind.any(1) & ahead.any(1)
     first, last = behind[both].long().argmax(1), ahead[both].long().argmax(1)
     reach = last - place[both]

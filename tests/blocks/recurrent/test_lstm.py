@@ -26,7 +26,20 @@ def test_gates_write_forget_and_read_a_cell() -> None:
 def test_forget_gates_start_open_in_both_directions() -> None:
     lstm = LSTM(8, Mask(False), d_hidden=3)
     for suffix in ("", "_reverse"):
-        bias = getattr(lstm.cell, f"bias_ih_l0{suffix}")
+        bias = getattr(lstm.cell, f"bias_ih_l0{suffix}") + getattr(lstm.cell, f"bias_hh_l0{suffix}")
         assert (bias[3:6] == 1).all()
         assert (bias[:3] != 1).all()
         assert (bias[6:] != 1).all()
+
+
+def test_at_the_start_a_cell_without_inputs_keeps_the_sigmoid_of_one() -> None:
+    """Of a token that says nothing, with the kernel and with torch's cell."""
+    lstm = LSTM(4, Mask(True), d_hidden=3).double()
+    state = lstm.empty_state(1, 1)
+    state.cell.fill_(1.0)
+    with torch.no_grad():
+        lstm.cell.bias_ih_l0[:3] = -50.0  # nothing is written
+        lstm.cell.bias_hh_l0[:3] = -50.0
+    last = Layout.full(1, 2).slice(1, 2)
+    _, state = lstm(torch.zeros(1, 1, 4, dtype=torch.float64), last, state)
+    assert_close(state.cell, torch.full((1, 3), 1.0, dtype=torch.float64).sigmoid())

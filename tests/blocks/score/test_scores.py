@@ -38,6 +38,7 @@ def shift(x):
 def test_a_dot_product_is_scaled_or_not():
     assert DotScore(H, K, scale=1.0).scale == 1.0
     assert DotScore(H, K).scale == 0.5
+    assert DotScore(H, K, divisor="width").scale == 0.25
 
 
 def test_without_a_norm_only_the_position_acts():
