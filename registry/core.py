@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
-from registry.errors import ConfigError
-from registry.values import MisfitError, families_of, fit, guess
+from registry.errors import BlockwrightError, ConfigError
+from registry.values import Block, Fitted, MisfitError, families_of, fitted, guess, plain_default, same, spoken
 
 C = TypeVar("C", bound=Callable[..., Any])
 T = TypeVar("T")
@@ -49,6 +49,35 @@ class Choice:
     default: Any
     doc: str
     families: tuple[str, ...] = ()
+
+    @functools.cached_property
+    def plain(self) -> Any:
+        """The default as a config holds it. It stands for the default, whatever other values the type allows.
+
+        Raises:
+            MisfitError: No config can hold it.
+        """
+        return plain_default(self.default, self.type)
+
+    def is_default(self, value: Any) -> bool:
+        """Whether a value in a spec is the default."""
+        try:
+            return same(plain_default(value, self.type), self.plain)
+        except MisfitError:
+            return False
+
+    def fitted(self, value: Any, block: Block) -> Fitted:
+        """``value`` in a spec and for the constructor; of a default with fields, those that ``value`` leaves out stay.
+
+        Raises:
+            MisfitError: It is neither the default nor of the type.
+        """
+        if not self.families and self.default is not MISSING:
+            if isinstance(value, Mapping) and isinstance(self.plain, Mapping) and not isinstance(self.default, Mapping):
+                value = {**self.plain, **value}
+            if self.is_default(value):
+                return Fitted(self.plain, self.default)
+        return fitted(value, self.type, block)
 
 
 class Entry:
@@ -122,18 +151,30 @@ def argument_docs(doc: str) -> dict[str, str]:
 
 
 class Bound(functools.partial):  # type: ignore[type-arg]
-    """A constructor with its choices made; a refusal it raises says where in the config it stands."""
+    """A constructor with its choices made; a refusal it raises says where in the config it stands.
+
+    A ``BlockwrightError`` keeps its kind, and so the status that the program ends with; any other ``ValueError``
+    becomes a ``ConfigError``.
+    """
 
     path: str
 
     def __call__(self, *facts: Any) -> Any:
         try:
             return super().__call__(*facts)
-        except ConfigError:
+        except BlockwrightError as refusal:
+            if not refusal.located:
+                refusal.args = (self._located(refusal),)
+                refusal.located = True
             raise
         except ValueError as refusal:
-            lines = (line if line.endswith((".", "?")) else f"{line}." for line in str(refusal).splitlines())
-            raise ConfigError("\n".join(f"{self.path}: {line}" for line in lines)) from refusal
+            located = ConfigError(self._located(refusal))
+            located.located = True
+            raise located from refusal
+
+    def _located(self, refusal: ValueError) -> str:
+        lines = (line if line.endswith((".", "?")) else f"{line}." for line in str(refusal).splitlines())
+        return "\n".join(f"{self.path}: {line}" for line in lines)
 
 
 class Registry:
@@ -262,7 +303,7 @@ class Registry:
             value = full[key]
             if choice.families:
                 value = self._bind_blocks(value, f"{path}.{key}" if path else key, origins)
-            choices[key] = value
+            choices[key] = choice.fitted(value, lambda made, _: made).real
         bound = Bound(entry.constructor, **choices)
         bound.path = origins.get(path, path) or entry.name
         return bound
@@ -342,9 +383,8 @@ class Completion:
                 value = made[key]
             elif (said := self._param(entry, key)) is not None:
                 value, at = said
-            elif (value := choice.default) is not MISSING and not choice.families:
-                full[key] = value
-                continue
+            else:
+                value = choice.default
             full[key] = self._value(value, choice, at, entry)
         return full
 
@@ -352,11 +392,20 @@ class Completion:
         if isinstance(value, str) and value == MISSING:
             self.complain(f"{at}: {entry.short} must be told {choice.name!r} ({choice.doc or 'it has no default'})")
             return None
+
+        def block(made: Any, families: tuple[str, ...]) -> Any:
+            if callable(made):
+                raise MisfitError(f"must be {spoken(choice.type)}, but got {made!r}, which no config can name.")
+            return self.spec(made, families, at)
+
         try:
-            return fit(value, choice.type, lambda v, families: v if callable(v) else self.spec(v, families, at))
+            return choice.fitted(value, block).plain
         except MisfitError as misfit:
-            self.complain(f"{at}: {misfit}")
-            return value
+            here = f"{at}: "
+            if value is choice.default:
+                here += f"the default of {choice.name!r} at {entry.where} "
+            self.complain(f"{here}{misfit}")
+            return None
 
     def _param(self, entry: Entry, key: str) -> tuple[Any, str] | None:
         for name in (entry.name, entry.short, "*"):

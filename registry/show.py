@@ -11,7 +11,7 @@ from typing import Any
 
 from registry.core import MISSING, MIXERS, REGISTRY, Choice, Entry
 from registry.tables import LAYER_SLOTS, MODEL_SLOTS, RUN_LISTS, RUN_SLOTS, STACK_SLOTS
-from registry.values import spoken
+from registry.values import MisfitError, spoken
 
 WIDTH = 118
 """Columns of a terminal."""
@@ -92,9 +92,13 @@ def sources(entry: Entry) -> list[str]:
 
 
 def _choice(choice: Choice) -> tuple[str, str, str, str]:
-    default = (
-        "must be told" if choice.default is MISSING else f"= {'null' if choice.default is None else choice.default}"
-    )
+    if choice.default is MISSING:
+        default = "must be told"
+    else:
+        try:
+            default = f"= {'null' if choice.plain is None else choice.plain}"
+        except MisfitError:
+            default = f"= {choice.default!r}, which no config can hold"
     return choice.name, default, spoken(choice.type), choice.doc or "-"
 
 
