@@ -331,6 +331,9 @@ def expand_rerun(overrides: list[str]) -> list[str]:
     if record.get("plugins"):
         recorded = [o for o in recorded if _key(o) != "plugins"]
         recorded.append(f"plugins=[{','.join(_quoted(p) for p in record['plugins'])}]")
+    sources = record.get("plugin_sources") or {}
+    for line in plugins.changed(sources, plugins.on_disk(sources)):
+        print(line, file=sys.stderr)
     said = {_key(o) for o in overrides}
     return [*(o for o in recorded if _key(o) not in said), *(o for o in overrides if _key(o) != "rerun")]
 

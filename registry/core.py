@@ -6,15 +6,22 @@ person may choose. The positional-only part is what its parent tells it, and no 
 
 from __future__ import annotations
 
+import ast
+import contextlib
 import functools
 import inspect
+import os
 import re
+import sys
+import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from registry.errors import BlockwrightError, ConfigError
+from registry.neighbours import Loader
 from registry.values import Block, Fitted, MisfitError, families_of, fitted, guess, plain_default, same, spoken
 
 C = TypeVar("C", bound=Callable[..., Any])
@@ -110,25 +117,64 @@ class Entry:
     @functools.cached_property
     def choices(self) -> dict[str, Choice]:
         """What a person may choose, by name."""
-        if inspect.isclass(self.constructor):
-            # A generic base keeps ``__init__``'s module globals, which is where its annotations mean something.
-            init = self.constructor.__init__
-            hints = typing.get_type_hints(init)
-        else:
-            hints = typing.get_type_hints(self.constructor)
         docs = argument_docs(inspect.getdoc(self.constructor) or "")
         found = {}
         for p in self._parameters:
             if p.kind is not p.KEYWORD_ONLY:
                 continue
-            kind = hints.get(p.name, Any)
+            kind = self._kind(p)
             default = self.defaults.get(p.name, MISSING if p.default is p.empty else p.default)
             found[p.name] = Choice(p.name, kind, default, docs.get(p.name, ""), families_of(kind))
         return found
 
+    def _kind(self, parameter: inspect.Parameter) -> Any:
+        """The annotation of a choice, with the names in it looked up."""
+        if parameter.annotation is parameter.empty:
+            return Any
+        # A generic base keeps ``__init__``'s module globals, which is where its annotations mean something.
+        init: Any = self.constructor.__init__ if inspect.isclass(self.constructor) else self.constructor
+        init = inspect.unwrap(init)
+        names = dict(getattr(init, "__globals__", None) or vars(sys.modules[self.constructor.__module__]))
+        names |= {t.__name__: t for owner in (self.constructor, init) for t in getattr(owner, "__type_params__", ())}
+        try:
+            try:
+                return _looked_up(parameter.annotation, names)
+            except NameError:
+                return _looked_up(parameter.annotation, names | _for_type_checkers(names))
+        except Exception as error:  # an annotation is an expression, and can end in any error
+            raise ConfigError(
+                f"{self.where}: the annotation of {parameter.name!r} must have a meaning when the program runs, but "
+                f"{parameter.annotation!r} ends with {type(error).__name__}: {error}. Import its names where they can "
+                "be imported, outside `if TYPE_CHECKING:`."
+            ) from error
+
     @functools.cached_property
     def _parameters(self) -> list[inspect.Parameter]:
         return list(inspect.signature(self.constructor).parameters.values())
+
+
+def _looked_up(annotation: Any, names: dict[str, Any]) -> Any:
+    holder = types.SimpleNamespace(__annotations__={"choice": annotation})
+    return typing.get_type_hints(holder, names)["choice"]
+
+
+def _for_type_checkers(names: Mapping[str, Any]) -> dict[str, Any]:
+    """What the imports under ``if TYPE_CHECKING:`` of a module give, of those that can be done when it runs."""
+    loader = names.get("__loader__")
+    try:
+        tree = ast.parse(Path(str(names.get("__file__"))).read_bytes())
+    except (OSError, SyntaxError, ValueError):
+        return {}
+    found = dict(names)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test).rpartition(".")[2] == "TYPE_CHECKING":
+            for line in node.body:
+                if isinstance(line, ast.Import | ast.ImportFrom):
+                    alone = ast.Module([line], [])
+                    alone = loader.rewritten(alone) if isinstance(loader, Loader) else alone
+                    with contextlib.suppress(ImportError):
+                        exec(compile(alone, str(names.get("__file__")), "exec"), found)
+    return {name: value for name, value in found.items() if name not in names}
 
 
 def argument_docs(doc: str) -> dict[str, str]:
@@ -208,6 +254,7 @@ class Registry:
                         f"the name {name!r} must be free, but {holder.where} has it{slot} and {entry.where} asks for "
                         "it. Pick another name, or pass override=True to replace it."
                     )
+            _check_signature(entry)
             known = [p.name for p in entry._parameters if p.kind is p.KEYWORD_ONLY]
             for key in defaults:
                 if key not in known:
@@ -424,8 +471,29 @@ class Completion:
         )
 
 
+def _check_signature(entry: Entry) -> None:
+    """Whether each argument of a constructor is a fact from the parent or a choice of a person, and not something else.
+
+    Raises:
+        ConfigError: One is neither before ``/`` nor behind ``*``.
+    """
+    others = [p for p in entry._parameters if p.kind not in (p.POSITIONAL_ONLY, p.KEYWORD_ONLY)]
+    if not others:
+        return
+    named = ", ".join(str(p.replace(annotation=p.empty, default=p.empty)) for p in others)
+    raise ConfigError(
+        f"{entry.where}: each argument of {entry.name!r} must stand before `/` (what the parent gives) or behind `*` "
+        f"(what a person chooses), but got {named}. Write it as def __init__(self, d_model, /, *, width=64)."
+    )
+
+
 def _origin(constructor: Callable[..., Any]) -> tuple[str, str]:
-    return constructor.__module__, constructor.__qualname__
+    """What makes a constructor the same as another: its file, under whatever name that was imported, and its name."""
+    try:
+        file = os.path.realpath(inspect.getsourcefile(constructor) or "")
+    except TypeError:  # nothing that was written in a file
+        file = ""
+    return file or constructor.__module__, constructor.__qualname__
 
 
 REGISTRY = Registry()

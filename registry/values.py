@@ -125,7 +125,8 @@ def _fit_plain(value: Any, kind: Any, whole: Any) -> Fitted:
     elif isinstance(whole, type) and issubclass(whole, os.PathLike):
         if not isinstance(value, str | os.PathLike):
             raise _misfit(value, kind)
-        made = value if isinstance(value, whole) else (Path if inspect.isabstract(whole) else whole)(value)
+        make: Any = Path if inspect.isabstract(whole) else whole
+        made = value if isinstance(value, whole) else make(value)
         return Fitted(value if isinstance(value, str) else _plain(value), made)
     elif whole is Callable or whole is collections.abc.Callable:
         fits = callable(value)
