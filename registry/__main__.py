@@ -1,6 +1,6 @@
 """What is there, what it can do, and a start for what is not there yet.
 
-python -m registry list [family ...]                every name, by family
+python -m registry list [family ...]                every name, by family; with --abilities also what each mixer can do
 python -m registry show attention/gqa               choices, sources, cost, how to use it
 python -m registry new attention my_attention       print a file that works as it stands [like another block]
 python -m registry check my_block | ./my_block.py   run the laws, a line a law
@@ -17,7 +17,8 @@ from registry.compose import report
 from registry.core import REGISTRY
 from registry.errors import BlockwrightError, ConfigError
 from registry.new import template
-from registry.show import grids, overview, page
+from registry.scan import builtin
+from registry.show import Known, grids, overview, page
 from registry.values import guess
 
 
@@ -42,18 +43,28 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
 
 
-def names(families: list[str]) -> int:
-    """Every name, by family."""
-    plugins.load()
-    known = REGISTRY.families()
+def names(words: list[str]) -> int:
+    """Every name, by family. Abilities are found by building each mixer, which takes seconds."""
+    families = [w for w in words if w != "--abilities"]
+    if families == words:
+        plugins.load_others()
+    else:
+        plugins.load()
+    if REGISTRY.names():  # a plugin may have replaced a block of ours
+        plugins.load_builtin()
+        entries: list[Known] = [REGISTRY[n] for n in REGISTRY.names()]
+    else:
+        entries = list(builtin())
+    known = sorted({e.family for e in entries})
     for family in families:
         if family not in known:
             raise ConfigError(
                 f"list: no family is named {family!r}{guess(family, known)} There are: {', '.join(known)}."
             )
-    from blocks.matrix import abilities
-
-    print(overview(families or known, abilities))
+    able = None
+    if families != words:
+        from blocks.matrix import abilities as able
+    print(overview(families or known, entries, able))
     return 0
 
 
