@@ -9,6 +9,7 @@ python -m registry matrix [mixer ...] [--all]       what combines with what; --a
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Sequence
 
@@ -25,6 +26,8 @@ from registry.values import guess
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a path may hold bytes that are no text
+        sys.stdout.reconfigure(errors="backslashreplace")
     commands = {"list": names, "show": show, "new": new, "check": check, "matrix": matrix}
     if not words or words[0] in ("-h", "--help"):
         print(__doc__)
@@ -61,10 +64,12 @@ def names(words: list[str]) -> int:
             raise ConfigError(
                 f"list: no family is named {family!r}{guess(family, known)} There are: {', '.join(known)}."
             )
-    able = None
-    if families != words:
-        from blocks.matrix import abilities as able
-    print(overview(families or known, entries, able))
+    if families == words:
+        print(overview(families or known, entries))
+    else:
+        from blocks.matrix import abilities
+
+        print(overview(families or known, entries, abilities))
     return 0
 
 

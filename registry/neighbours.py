@@ -165,11 +165,7 @@ class Loader(SourceFileLoader):
     def get_code(self, fullname: str) -> Any:
         source = self.get_data(self.path)
         DIGESTS[self.path] = hashlib.sha256(source).hexdigest()
-        try:
-            tree = ast.parse(source, self.path)
-        except ValueError as error:  # zero bytes
-            raise SyntaxError(str(error), (self.path, 1, 1, "")) from None
-        return compile(self.rewritten(tree), self.path, "exec", dont_inherit=True)
+        return compile(self.rewritten(ast.parse(source, self.path)), self.path, "exec", dont_inherit=True)
 
     def rewritten(self, tree: ast.Module) -> ast.Module:
         """``tree`` with imports of neighbours as imports from the private package."""

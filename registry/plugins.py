@@ -110,7 +110,7 @@ def load_one(plugin: str) -> str:
             file = Path(found.origin).resolve() if found and found.has_location and found.origin else None
             if file is not None and module_of(file) is not None:
                 return str(file)
-        with sentences():
+        with sentences(plugin):
             importlib.import_module(plugin)
     except ModuleNotFoundError as error:
         if error.name is None or not (plugin == error.name or plugin.startswith(f"{error.name}.")):
@@ -127,13 +127,13 @@ def _load_file(file: Path, written: str) -> str:
         raise ConfigError(f"plugins: there is no file {written!r} ({file}).")
     if file.suffix != ".py":
         raise ConfigError(f"plugins: {written!r} must be a Python file, but its name does not end in .py.")
-    with sentences():
+    with sentences(str(file)):
         import_file(file)
     return str(file)
 
 
 @contextlib.contextmanager
-def sentences() -> Iterator[None]:
+def sentences(plugin: str) -> Iterator[None]:
     """Says in a sentence, with file and line, what keeps a file from being imported; other errors are bugs in it.
 
     Raises:
@@ -142,10 +142,9 @@ def sentences() -> Iterator[None]:
     try:
         yield
     except SyntaxError as error:
+        where = f"{error.filename}:{error.lineno}" if error.filename else plugin  # zero bytes stand in no line
         text = f" ({error.text.strip()})" if error.text and error.text.strip() else ""
-        raise ConfigError(
-            f"plugins: {error.filename}:{error.lineno} must be Python, but got: {error.msg}{text}."
-        ) from error
+        raise ConfigError(f"plugins: {where} must be Python, but got: {error.msg}{text}.") from error
     except ImportError as error:
         private = (error.name or "").startswith(PREFIX)
         if not private and "relative import" not in str(error):
