@@ -14,6 +14,7 @@ import pytest
 
 from registry import REGISTRY, ConfigError, plugins
 from registry.__main__ import main
+from registry.compose import expand_rerun
 from training.results import write_json
 
 FILE = '''
@@ -270,6 +271,18 @@ def test_the_sources_of_plugins_are_known_and_a_change_is_said():
         f"{expected[file][:12]}."
     ]
     assert plugins.sources(loaded) == expected, "what was imported counts, not what the file holds by now"
+
+
+def test_a_rerun_says_that_a_plugin_has_changed(capsys):
+    file = Path("norm_rerun.py").absolute()
+    file.write_text("x = 2")
+    recorded = hashlib.sha256(b"x = 1").hexdigest()
+    write_json(Path("run.json"), {"name": "a", "overrides": ["seed=2"], "plugin_sources": {str(file): recorded}})
+    assert expand_rerun(["rerun=."]) == ["seed=2"]
+    now = hashlib.sha256(b"x = 2").hexdigest()
+    assert capsys.readouterr().err == (
+        f"plugins: the source of {file} is not what was recorded: its SHA-256 is {now[:12]}, and was {recorded[:12]}.\n"
+    )
 
 
 def test_a_path_that_is_not_utf_8_is_a_path(capsys, monkeypatch):
