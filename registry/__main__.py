@@ -1,6 +1,6 @@
 """What is there, what it can do, and a start for what is not there yet.
 
-python -m registry list [family ...]                every name, by family
+python -m registry list [family ...]                every name, by family; with --abilities also what each mixer can do
 python -m registry show attention/gqa               choices, sources, cost, how to use it
 python -m registry new attention my_attention       print a file that works as it stands [like another block]
 python -m registry check my_block | ./my_block.py   run the laws, a line a law
@@ -9,6 +9,7 @@ python -m registry matrix [mixer ...] [--all]       what combines with what; --a
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Sequence
 
@@ -17,13 +18,16 @@ from registry.compose import report
 from registry.core import REGISTRY
 from registry.errors import BlockwrightError, ConfigError
 from registry.new import template
-from registry.show import grids, overview, page
+from registry.scan import builtin
+from registry.show import Known, grids, overview, page
 from registry.values import guess
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit status."""
     words = list(sys.argv[1:] if argv is None else argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a path may hold bytes that are no text
+        sys.stdout.reconfigure(errors="backslashreplace")
     commands = {"list": names, "show": show, "new": new, "check": check, "matrix": matrix}
     if not words or words[0] in ("-h", "--help"):
         print(__doc__)
@@ -42,18 +46,30 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
 
 
-def names(families: list[str]) -> int:
-    """Every name, by family."""
-    plugins.load()
-    known = REGISTRY.families()
+def names(words: list[str]) -> int:
+    """Every name, by family. Abilities are found by building each mixer, which takes seconds."""
+    families = [w for w in words if w != "--abilities"]
+    if families == words:
+        plugins.load_others()
+    else:
+        plugins.load()
+    if REGISTRY.names():  # a plugin may have replaced a block of ours
+        plugins.load_builtin()
+        entries: list[Known] = [REGISTRY[n] for n in REGISTRY.names()]
+    else:
+        entries = list(builtin())
+    known = sorted({e.family for e in entries})
     for family in families:
         if family not in known:
             raise ConfigError(
                 f"list: no family is named {family!r}{guess(family, known)} There are: {', '.join(known)}."
             )
-    from blocks.matrix import abilities
+    if families == words:
+        print(overview(families or known, entries))
+    else:
+        from blocks.matrix import abilities
 
-    print(overview(families or known, abilities))
+        print(overview(families or known, entries, abilities))
     return 0
 
 

@@ -6,16 +6,23 @@ person may choose. The positional-only part is what its parent tells it, and no 
 
 from __future__ import annotations
 
+import ast
+import contextlib
 import functools
 import inspect
+import os
 import re
+import sys
+import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-from registry.errors import ConfigError
-from registry.values import MisfitError, families_of, fit, guess
+from registry.errors import BlockwrightError, ConfigError
+from registry.neighbours import Loader
+from registry.values import Block, Fitted, MisfitError, families_of, fitted, guess, plain_default, same, spoken
 
 C = TypeVar("C", bound=Callable[..., Any])
 T = TypeVar("T")
@@ -50,6 +57,35 @@ class Choice:
     doc: str
     families: tuple[str, ...] = ()
 
+    @functools.cached_property
+    def plain(self) -> Any:
+        """The default as a config holds it. It stands for the default, whatever other values the type allows.
+
+        Raises:
+            MisfitError: No config can hold it.
+        """
+        return plain_default(self.default, self.type)
+
+    def is_default(self, value: Any) -> bool:
+        """Whether a value in a spec is the default."""
+        try:
+            return same(plain_default(value, self.type), self.plain)
+        except MisfitError:
+            return False
+
+    def fitted(self, value: Any, block: Block) -> Fitted:
+        """``value`` in a spec and for the constructor; of a default with fields, those that ``value`` leaves out stay.
+
+        Raises:
+            MisfitError: It is neither the default nor of the type.
+        """
+        if not self.families and self.default is not MISSING:
+            if isinstance(value, Mapping) and isinstance(self.plain, Mapping) and not isinstance(self.default, Mapping):
+                value = {**self.plain, **value}
+            if self.is_default(value):
+                return Fitted(self.plain, self.default)
+        return fitted(value, self.type, block)
+
 
 class Entry:
     """A name, its constructor, and what can be chosen."""
@@ -81,25 +117,64 @@ class Entry:
     @functools.cached_property
     def choices(self) -> dict[str, Choice]:
         """What a person may choose, by name."""
-        if inspect.isclass(self.constructor):
-            # A generic base keeps ``__init__``'s module globals, which is where its annotations mean something.
-            init = self.constructor.__init__
-            hints = typing.get_type_hints(init)
-        else:
-            hints = typing.get_type_hints(self.constructor)
         docs = argument_docs(inspect.getdoc(self.constructor) or "")
         found = {}
         for p in self._parameters:
             if p.kind is not p.KEYWORD_ONLY:
                 continue
-            kind = hints.get(p.name, Any)
+            kind = self._kind(p)
             default = self.defaults.get(p.name, MISSING if p.default is p.empty else p.default)
             found[p.name] = Choice(p.name, kind, default, docs.get(p.name, ""), families_of(kind))
         return found
 
+    def _kind(self, parameter: inspect.Parameter) -> Any:
+        """The annotation of a choice, with the names in it looked up."""
+        if parameter.annotation is parameter.empty:
+            return Any
+        # A generic base keeps ``__init__``'s module globals, which is where its annotations mean something.
+        init: Any = self.constructor.__init__ if inspect.isclass(self.constructor) else self.constructor
+        init = inspect.unwrap(init)
+        names = dict(getattr(init, "__globals__", None) or vars(sys.modules[self.constructor.__module__]))
+        names |= {t.__name__: t for owner in (self.constructor, init) for t in getattr(owner, "__type_params__", ())}
+        try:
+            try:
+                return _looked_up(parameter.annotation, names)
+            except NameError:
+                return _looked_up(parameter.annotation, names | _for_type_checkers(names))
+        except Exception as error:  # an annotation is an expression, and can end in any error
+            raise ConfigError(
+                f"{self.where}: the annotation of {parameter.name!r} must have a meaning when the program runs, but "
+                f"{parameter.annotation!r} ends with {type(error).__name__}: {error}. Import its names where they can "
+                "be imported, outside `if TYPE_CHECKING:`."
+            ) from error
+
     @functools.cached_property
     def _parameters(self) -> list[inspect.Parameter]:
         return list(inspect.signature(self.constructor).parameters.values())
+
+
+def _looked_up(annotation: Any, names: dict[str, Any]) -> Any:
+    holder = types.SimpleNamespace(__annotations__={"choice": annotation})
+    return typing.get_type_hints(holder, names)["choice"]
+
+
+def _for_type_checkers(names: Mapping[str, Any]) -> dict[str, Any]:
+    """What the imports under ``if TYPE_CHECKING:`` of a module give, of those that can be done when it runs."""
+    loader = names.get("__loader__")
+    try:
+        tree = ast.parse(Path(str(names.get("__file__"))).read_bytes())
+    except (OSError, SyntaxError, ValueError):
+        return {}
+    found = dict(names)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and ast.unparse(node.test).rpartition(".")[2] == "TYPE_CHECKING":
+            for line in node.body:
+                if isinstance(line, ast.Import | ast.ImportFrom):
+                    alone = ast.Module([line], [])
+                    alone = loader.rewritten(alone) if isinstance(loader, Loader) else alone
+                    with contextlib.suppress(ImportError):
+                        exec(compile(alone, str(names.get("__file__")), "exec"), found)
+    return {name: value for name, value in found.items() if name not in names}
 
 
 def argument_docs(doc: str) -> dict[str, str]:
@@ -122,18 +197,30 @@ def argument_docs(doc: str) -> dict[str, str]:
 
 
 class Bound(functools.partial):  # type: ignore[type-arg]
-    """A constructor with its choices made; a refusal it raises says where in the config it stands."""
+    """A constructor with its choices made; a refusal it raises says where in the config it stands.
+
+    A ``BlockwrightError`` keeps its kind, and so the status that the program ends with; any other ``ValueError``
+    becomes a ``ConfigError``.
+    """
 
     path: str
 
     def __call__(self, *facts: Any) -> Any:
         try:
             return super().__call__(*facts)
-        except ConfigError:
+        except BlockwrightError as refusal:
+            if not refusal.located:
+                refusal.args = (self._located(refusal),)
+                refusal.located = True
             raise
         except ValueError as refusal:
-            lines = (line if line.endswith((".", "?")) else f"{line}." for line in str(refusal).splitlines())
-            raise ConfigError("\n".join(f"{self.path}: {line}" for line in lines)) from refusal
+            located = ConfigError(self._located(refusal))
+            located.located = True
+            raise located from refusal
+
+    def _located(self, refusal: ValueError) -> str:
+        lines = (line if line.endswith((".", "?")) else f"{line}." for line in str(refusal).splitlines())
+        return "\n".join(f"{self.path}: {line}" for line in lines)
 
 
 class Registry:
@@ -167,6 +254,7 @@ class Registry:
                         f"the name {name!r} must be free, but {holder.where} has it{slot} and {entry.where} asks for "
                         "it. Pick another name, or pass override=True to replace it."
                     )
+            _check_signature(entry)
             known = [p.name for p in entry._parameters if p.kind is p.KEYWORD_ONLY]
             for key in defaults:
                 if key not in known:
@@ -262,7 +350,7 @@ class Registry:
             value = full[key]
             if choice.families:
                 value = self._bind_blocks(value, f"{path}.{key}" if path else key, origins)
-            choices[key] = value
+            choices[key] = choice.fitted(value, lambda made, _: made).real
         bound = Bound(entry.constructor, **choices)
         bound.path = origins.get(path, path) or entry.name
         return bound
@@ -342,9 +430,8 @@ class Completion:
                 value = made[key]
             elif (said := self._param(entry, key)) is not None:
                 value, at = said
-            elif (value := choice.default) is not MISSING and not choice.families:
-                full[key] = value
-                continue
+            else:
+                value = choice.default
             full[key] = self._value(value, choice, at, entry)
         return full
 
@@ -352,11 +439,20 @@ class Completion:
         if isinstance(value, str) and value == MISSING:
             self.complain(f"{at}: {entry.short} must be told {choice.name!r} ({choice.doc or 'it has no default'})")
             return None
+
+        def block(made: Any, families: tuple[str, ...]) -> Any:
+            if callable(made):
+                raise MisfitError(f"must be {spoken(choice.type)}, but got {made!r}, which no config can name.")
+            return self.spec(made, families, at)
+
         try:
-            return fit(value, choice.type, lambda v, families: v if callable(v) else self.spec(v, families, at))
+            return choice.fitted(value, block).plain
         except MisfitError as misfit:
-            self.complain(f"{at}: {misfit}")
-            return value
+            here = f"{at}: "
+            if value is choice.default:
+                here += f"the default of {choice.name!r} at {entry.where} "
+            self.complain(f"{here}{misfit}")
+            return None
 
     def _param(self, entry: Entry, key: str) -> tuple[Any, str] | None:
         for name in (entry.name, entry.short, "*"):
@@ -375,8 +471,29 @@ class Completion:
         )
 
 
+def _check_signature(entry: Entry) -> None:
+    """Whether each argument of a constructor is a fact from the parent or a choice of a person, and not something else.
+
+    Raises:
+        ConfigError: One is neither before ``/`` nor behind ``*``.
+    """
+    others = [p for p in entry._parameters if p.kind not in (p.POSITIONAL_ONLY, p.KEYWORD_ONLY)]
+    if not others:
+        return
+    named = ", ".join(str(p.replace(annotation=p.empty, default=p.empty)) for p in others)
+    raise ConfigError(
+        f"{entry.where}: each argument of {entry.name!r} must stand before `/` (what the parent gives) or behind `*` "
+        f"(what a person chooses), but got {named}. Write it as def __init__(self, d_model, /, *, width=64)."
+    )
+
+
 def _origin(constructor: Callable[..., Any]) -> tuple[str, str]:
-    return constructor.__module__, constructor.__qualname__
+    """What makes a constructor the same as another: its file, under whatever name that was imported, and its name."""
+    try:
+        file = os.path.realpath(inspect.getsourcefile(constructor) or "")
+    except TypeError:  # nothing that was written in a file
+        file = ""
+    return file or constructor.__module__, constructor.__qualname__
 
 
 REGISTRY = Registry()

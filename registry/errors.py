@@ -7,9 +7,13 @@ from typing import Any
 
 
 class BlockwrightError(ValueError):
-    """Something a person can mend. ``status`` is what the program exits with."""
+    """Something a person can mend. ``status`` is what the program exits with.
+
+    located: The message begins with the place in the config.
+    """
 
     status = 1
+    located = False
 
 
 class ConfigError(BlockwrightError):
@@ -19,24 +23,29 @@ class ConfigError(BlockwrightError):
 
 
 class Refusals:
-    """Builds parts, and gathers what refuses to be built: a person hears of all of it at once."""
+    """Builds parts, and gathers what refuses to be built: a person reads all of it at once."""
 
     def __init__(self) -> None:
-        self._heard: dict[str, bool] = {}
+        self._refusals: list[ValueError] = []
 
     def build(self, make: Callable[..., Any], *facts: Any) -> Any:
         """``make(*facts)``, or None and a line for ``judge``."""
         try:
             return make(*facts)
         except ValueError as refusal:
-            self._heard |= dict.fromkeys(str(refusal).splitlines(), isinstance(refusal, ConfigError))
+            self._refusals.append(refusal)
             return None
 
     def judge(self) -> None:
-        """Raises all that was refused, a line each, the same line once."""
-        if self._heard:
-            kind = ConfigError if any(self._heard.values()) else ValueError
-            raise kind("\n".join(self._heard))
+        """Raises all that was refused, a line each, the same line once; the first that has a status gives it."""
+        if not self._refusals:
+            return
+        kinds = [r for r in self._refusals if isinstance(r, BlockwrightError)]
+        lines = dict.fromkeys(line for r in self._refusals for line in str(r).splitlines())
+        whole = (type(kinds[0]) if kinds else ValueError)("\n".join(lines))
+        if isinstance(whole, BlockwrightError):
+            whole.located = any(r.located for r in kinds)
+        raise whole
 
 
 class DataError(BlockwrightError):

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Protocol
 
 from registry.core import Choice
 from registry.tables import LAYER_SLOTS, MODEL_SLOTS, RUN_SLOTS, STACK_SETTINGS, STACK_SLOTS, VARIANTS
+from registry.values import MisfitError, plain_default
 
 
 class Known(Protocol):
@@ -99,9 +100,8 @@ def shown_in_full(config: Mapping[str, Any], entries: Iterable[Known]) -> dict[s
 
 
 def _shown(default: Any) -> Any:
-    """A default in plain containers."""
-    if isinstance(default, Mapping):
-        return {str(k): _shown(v) for k, v in default.items()}
-    if isinstance(default, list | tuple):
-        return [_shown(v) for v in default]
-    return default if isinstance(default, str | int | float | bool | None) else str(default)
+    """A default as a config holds it; one that no config can hold is refused where it is used."""
+    try:
+        return plain_default(default, Any)
+    except MisfitError:
+        return str(default)

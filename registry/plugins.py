@@ -9,18 +9,20 @@ Three ways in for blocks of others, all before a config is composed:
 
 from __future__ import annotations
 
-import hashlib
+import contextlib
 import importlib
 import importlib.metadata
 import importlib.util
 import os
 import sys
+import traceback
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 
 from registry.errors import ConfigError
+from registry.neighbours import PREFIX, digest_now, import_file, module_of, sources_of
 
 ENTRY_POINTS = "blockwright.blocks"
 VARIABLE = "BLOCKWRIGHT_PLUGINS"
@@ -35,9 +37,14 @@ def load(plugins: Iterable[str] = ()) -> list[str]:
         plugins of the environment and ``plugins``, files as absolute paths.
 
     Raises:
-        ConfigError: There is no such module or file.
+        ConfigError: There is no such module or file, or it can not be imported as it stands.
     """
     load_builtin()
+    return load_others(plugins)
+
+
+def load_others(plugins: Iterable[str] = ()) -> list[str]:
+    """``load`` without our own blocks: none of them is imported that no plugin needs."""
     load_installed()
     wanted = [*filter(None, os.environ.get(VARIABLE, "").split(",")), *plugins]
     return list(dict.fromkeys(load_one(p.strip()) for p in wanted))
@@ -83,21 +90,28 @@ def load_installed() -> None:
 
 
 def load_one(plugin: str) -> str:
-    """Import a module by its dotted name or a file by its path, once.
+    """Import a module by its dotted name or a file by its path, once, whichever way it is named.
 
     Returns:
         The same plugin, as it can be found from any folder.
 
     Raises:
-        ConfigError: There is no such module or file.
+        ConfigError: There is no such module or file, or it can not be imported as it stands.
     """
     if plugin.endswith(".py") or "/" in plugin or os.sep in plugin:
         return _load_file(Path(plugin).expanduser().resolve(), plugin)
     folder = os.getcwd()
     if folder not in sys.path and "" not in sys.path:  # a console command does not look here by itself
         sys.path.append(folder)
+    importlib.invalidate_caches()
     try:
-        importlib.import_module(plugin)
+        if plugin not in sys.modules:
+            found = importlib.util.find_spec(plugin)
+            file = Path(found.origin).resolve() if found and found.has_location and found.origin else None
+            if file is not None and module_of(file) is not None:
+                return str(file)
+        with sentences(plugin):
+            importlib.import_module(plugin)
     except ModuleNotFoundError as error:
         if error.name is None or not (plugin == error.name or plugin.startswith(f"{error.name}.")):
             raise  # the plugin is there; what it imports is not
@@ -111,19 +125,63 @@ def load_one(plugin: str) -> str:
 def _load_file(file: Path, written: str) -> str:
     if not file.is_file():
         raise ConfigError(f"plugins: there is no file {written!r} ({file}).")
-    name = f"blockwright_plugin_{file.stem}_{hashlib.sha1(str(file).encode()).hexdigest()[:8]}"
-    if name in sys.modules:
-        return str(file)
-    spec = importlib.util.spec_from_file_location(name, file)
-    if spec is None or spec.loader is None:
+    if file.suffix != ".py":
         raise ConfigError(f"plugins: {written!r} must be a Python file, but its name does not end in .py.")
-    module = importlib.util.module_from_spec(spec)
-    if str(file.parent) not in sys.path:  # what stands beside it
-        sys.path.append(str(file.parent))
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
+    with sentences(str(file)):
+        import_file(file)
     return str(file)
+
+
+@contextlib.contextmanager
+def sentences(plugin: str) -> Iterator[None]:
+    """Says in a sentence, with file and line, what keeps a file from being imported; other errors are bugs in it.
+
+    Raises:
+        ConfigError: It is not Python, or imports from beside it what is not there.
+    """
+    try:
+        yield
+    except SyntaxError as error:
+        where = f"{error.filename}:{error.lineno}" if error.filename else plugin  # zero bytes stand in no line
+        text = f" ({error.text.strip()})" if error.text and error.text.strip() else ""
+        raise ConfigError(f"plugins: {where} must be Python, but got: {error.msg}{text}.") from error
+    except ImportError as error:
+        private = (error.name or "").startswith(PREFIX)
+        if not private and "relative import" not in str(error):
+            raise
+        frames = [f for f in traceback.extract_tb(error.__traceback__) if "importlib" not in f.filename]
+        asked = f"`{frames[-1].line}`" if frames[-1].line else "an import"
+        rule = "import what is there" if private else "import from its own package"
+        raise ConfigError(
+            f"plugins: {frames[-1].filename}:{frames[-1].lineno} must {rule}, but got {asked}. What stands in the "
+            "folder of a plugin, or in its package, can be imported."
+        ) from error
+
+
+# Sources ----------------------------------------------------------------------------------------------------------
+
+
+def sources(plugins: Iterable[str]) -> dict[str, str]:
+    """SHA-256 by file: of loaded plugins, of installed ones, and of what they imported from beside them."""
+    modules = [module_of(Path(p)) if p.endswith(".py") else sys.modules.get(p) for p in plugins]
+    points = importlib.metadata.entry_points(group=ENTRY_POINTS)
+    modules += [sys.modules.get(point.value.partition(":")[0].strip()) for point in points]
+    found: dict[str, str] = {}
+    for module in modules:
+        found |= sources_of(module) if module is not None else {}
+    return found
+
+
+def on_disk(recorded: Mapping[str, str]) -> dict[str, str]:
+    """What the files of ``sources`` hold now."""
+    return {file: digest for file in recorded if (digest := digest_now(file))}
+
+
+def changed(recorded: Mapping[str, str], here: Mapping[str, str]) -> list[str]:
+    """A line for each file whose source is not what was recorded, wherever it lies now."""
+    lines = []
+    for file, digest in recorded.items():
+        if digest not in here.values():
+            now = f"its SHA-256 is {here[file][:12]}, and" if file in here else "it is not used now, and its SHA-256"
+            lines.append(f"plugins: the source of {file} is not what was recorded: {now} was {digest[:12]}.")
+    return lines

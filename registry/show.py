@@ -7,11 +7,11 @@ import re
 import sys
 import textwrap
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Protocol
 
 from registry.core import MISSING, MIXERS, REGISTRY, Choice, Entry
 from registry.tables import LAYER_SLOTS, MODEL_SLOTS, RUN_LISTS, RUN_SLOTS, STACK_SLOTS
-from registry.values import spoken
+from registry.values import MisfitError, spoken
 
 WIDTH = 118
 """Columns of a terminal."""
@@ -20,17 +20,32 @@ D_MODEL, HEADS, LENGTH = 256, 8, 1024
 """Where costs are shown."""
 
 
-def overview(families: Iterable[str], able: Callable[[str], list[str]] | None = None) -> str:
-    """All names by family, a line each, with what they can do."""
+class Known(Protocol):
+    """What a row of the overview is made from: an entry of the registry, or one read from a file."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def family(self) -> str: ...
+
+    @property
+    def short(self) -> str: ...
+
+    @property
+    def doc(self) -> str: ...
+
+
+def overview(families: Iterable[str], entries: Iterable[Known], able: Callable[[str], list[str]] | None = None) -> str:
+    """All names by family, a line each; with ``able`` also what a mixer of that name can do."""
     families = list(families)
-    names = [n for f in families for n in REGISTRY.names(f)]
-    width = max((len(REGISTRY[n].short) for n in names), default=0)
+    shown = [e for e in entries if e.family in families]
+    width = max((len(e.short) for e in shown), default=0)
     lines = []
     for family in families:
         lines.append(f"{family}  ({_how(family)})")
-        for name in REGISTRY.names(family):
-            entry = REGISTRY[name]
-            can = f" [{', '.join(able(name))}]" if able and family in MIXERS else ""
+        for entry in sorted((e for e in shown if e.family == family), key=lambda e: e.name):
+            can = f" [{', '.join(able(entry.name))}]" if able and family in MIXERS else ""
             lines += textwrap.wrap(
                 f"{entry.doc}{can}",
                 WIDTH,
@@ -92,9 +107,13 @@ def sources(entry: Entry) -> list[str]:
 
 
 def _choice(choice: Choice) -> tuple[str, str, str, str]:
-    default = (
-        "must be told" if choice.default is MISSING else f"= {'null' if choice.default is None else choice.default}"
-    )
+    if choice.default is MISSING:
+        default = "must be told"
+    else:
+        try:
+            default = f"= {'null' if choice.plain is None else choice.plain}"
+        except MisfitError:
+            default = f"= {choice.default!r}, which no config can hold"
     return choice.name, default, spoken(choice.type), choice.doc or "-"
 
 

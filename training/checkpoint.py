@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import io
 import os
 import pickle
 import shutil
-from collections.abc import Iterator
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -25,6 +28,7 @@ class SafeCheckpointIO(CheckpointIO):
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        check_readable(checkpoint)
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         hashing = hashlib.sha256()
@@ -59,6 +63,58 @@ class Hashed:
         self.file.flush()
 
 
+def check_readable(checkpoint: Mapping[str, Any]) -> None:
+    """Refuse to save what ``load`` would refuse to read.
+
+    Raises:
+        CheckpointError: Something in it is neither a tensor nor a plain container; says where it stands.
+    """
+    if _opens(_without_tensors(checkpoint)):
+        return
+    where, found = next(_unreadable(checkpoint, ()), ((), checkpoint))
+    kind = f"{type(found).__module__}.{type(found).__qualname__}"
+    raise CheckpointError(
+        f"checkpoint: what is saved must be tensors and plain containers, but {' / '.join(where) or 'it'} holds "
+        f"{found!r}, a {kind}. Whatever keeps it (a callback's or a tokenizer's state, an optimizer's group) must keep "
+        "numbers, text, lists or mappings instead."
+    )
+
+
+def _unreadable(value: Any, where: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """The innermost values that can not be read again, each with its keys from the outside in."""
+    if _opens(_without_tensors(value)):
+        return
+    inner: Iterable[tuple[Any, Any]] = ()
+    if isinstance(value, Mapping):
+        inner = value.items()
+    elif isinstance(value, list | tuple):
+        inner = enumerate(value)
+    found = [one for key, v in inner for one in _unreadable(v, (*where, str(key)))]
+    yield from found or [(where, value)]
+
+
+def _without_tensors(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return None
+    if type(value) in (dict, OrderedDict):
+        return {k: _without_tensors(v) for k, v in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(_without_tensors(v) for v in value)
+    return value
+
+
+def _opens(value: Any) -> bool:
+    """Whether a value can be read after it was saved."""
+    file = io.BytesIO()
+    try:
+        torch.save(value, file)
+        file.seek(0)
+        torch.load(file, weights_only=True)
+    except Exception:  # whatever pickle, or a class that it calls, raises
+        return False
+    return True
+
+
 def load(path: str | Path) -> dict[str, Any]:
     """A checkpoint on the CPU. Only tensors and plain containers are ever unpickled.
 
@@ -79,8 +135,8 @@ def load(path: str | Path) -> dict[str, Any]:
             f"the file is damaged. {_another(path)}"
         )
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError, OSError) as error:
+        checkpoint = _read(path)
+    except UNREADABLE as error:
         raise CheckpointError(
             f"ckpt_path: {path} must be a checkpoint of tensors and plain containers, but it can not be read "
             f"({_first_line(error)}). {_another(path)}"
@@ -88,6 +144,14 @@ def load(path: str | Path) -> dict[str, Any]:
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
         raise CheckpointError(f"ckpt_path: {path} must be a checkpoint of a run, but it holds no weights of a task.")
     return cast(dict[str, Any], checkpoint)
+
+
+UNREADABLE = (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, KeyError, OSError)
+"""What reading a file raises that is damaged, or holds more than tensors and plain containers."""
+
+
+def _read(path: Path) -> Any:
+    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def check_fits(checkpoint: dict[str, Any], model: nn.Module, spec: dict[str, Any], path: str | Path) -> None:
@@ -191,10 +255,12 @@ def _write_digests(path: Path, digests: list[str]) -> None:
 
 
 def _another(path: Path) -> str:
-    """Which checkpoint can be taken instead: the newest beside it that is what was written."""
+    """Which checkpoint can be taken instead: the newest beside it that is what was written, and that can be read."""
     for other in sorted(path.parent.glob("*.ckpt"), key=lambda p: -p.stat().st_mtime):
         if other != path and digest(other) in _digests(other):
-            return f"{other.name} beside it is whole: ckpt_path={other}"
+            with contextlib.suppress(*UNREADABLE):
+                _read(other)
+                return f"{other.name} beside it is whole: ckpt_path={other}"
     return "There is no other beside it that is whole."
 
 

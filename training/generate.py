@@ -279,6 +279,8 @@ def load_run(place: str | Path, which: str = "best") -> tuple[Model, Objective, 
         place, which = place.parent.parent, str(place)
     record = read_record(place)
     plugins.load(record.plugins)
+    for line in plugins.changed(record.plugin_sources, plugins.sources(record.plugins)):
+        print(line, file=sys.stderr)
     checkpoint = load_checkpoint(checkpoint_of(place, which))
     kept = checkpoint.get("blockwright", {})
     spec = record.spec

@@ -122,7 +122,7 @@ def choices(spec: Mapping[str, Any], leave: Sequence[str] = ()) -> str:
     for key, value in spec.items():
         if key == "name" or key in leave or (slots and is_block(value)):
             continue
-        if key in known and (value == known[key].default or is_default(value, known[key].default)):
+        if key in known and (known[key].is_default(value) or is_default(value, known[key].default)):
             continue
         made[key] = value
     return said(made)

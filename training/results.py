@@ -29,6 +29,7 @@ class Record:
     status: "running", "done", "stopped" (by a signal, resumable), "diverged", "failed" or "dry run".
     reason: why, where it is not "done".
     spec: the resolved spec; building from it again gives the same model.
+    plugin_sources: SHA-256 by file of the plugins, and of what they imported from beside them.
     data: the facts that the data told, its fingerprint among them.
     model: parameters, and FLOPs and state bytes a token.
     metrics: of the best and of the last validation, speed, time.
@@ -41,6 +42,7 @@ class Record:
     spec: dict[str, Any] = field(default_factory=dict)
     overrides: list[str] = field(default_factory=list)
     plugins: list[str] = field(default_factory=list)
+    plugin_sources: dict[str, str] = field(default_factory=dict)
     command: list[str] = field(default_factory=list)
     seed: int = 0
     git: dict[str, Any] = field(default_factory=dict)
@@ -89,9 +91,10 @@ def write_whole(
 
 
 def write_json(path: Path, value: Any) -> None:
-    """JSON that any reader takes: numbers that are not finite become null."""
+    """JSON that any reader takes: numbers that are not finite become null; a path's bytes that are no text stay."""
     text = json.dumps(_finite(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    write_whole(path, lambda file: file.write(text.encode()))
+    encoded = text.encode(errors="backslashreplace")  # \\udcff is how JSON writes half a character
+    write_whole(path, lambda file: file.write(encoded))
 
 
 def read_record(folder: str | Path) -> Record:

@@ -20,11 +20,11 @@ import yaml  # type: ignore[import-untyped]
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from blocks.contracts import Answer, AttentionPosition, Model
-from registry import REGISTRY, factory
+from registry import REGISTRY, factory, plugins
 from registry.errors import BlockwrightError, ConfigError, DataError
 from training import machine, report
 from training.callback.checkpoint import Checkpoint
-from training.checkpoint import SafeCheckpointIO, check_fits
+from training.checkpoint import SafeCheckpointIO, check_fits, check_readable
 from training.checkpoint import load as load_checkpoint
 from training.console import console
 from training.contracts import Data, Objective, Optimizer, Schedule, Tokenizer, shape_of
@@ -85,6 +85,7 @@ def run(job: Job) -> Record:
         spec=job.written,
         overrides=job.overrides,
         plugins=job.plugins,
+        plugin_sources=plugins.sources(job.plugins),
         command=[*program(), *job.overrides],
         seed=job.spec["seed"],
         started=now(),
@@ -216,13 +217,18 @@ def fit(job: Job, parts: Parts, record: Record, trainer: L.Trainer, meter: Meter
             "gives": parts.data.gives,
             "fingerprint": parts.data.facts.get("fingerprint"),
             "spec": {part: spec_as_run(job, parts).get(part) for part in RETOLD},
+            "plugin_sources": record.plugin_sources,
         },
     )
+    check_readable({"blockwright": task.keep, "callbacks": {c.state_key: c.state_dict() for c in parts.callbacks}})
     if parts.checkpoint is not None:
         for logger in parts.loggers:
             if isinstance(logger, Csv):
                 logger.resume(parts.checkpoint["global_step"])
         show_resumed(parts.checkpoint, spec_as_run(job, parts))
+        before = parts.checkpoint.get("blockwright", {}).get("plugin_sources", {})
+        for line in plugins.changed(before, record.plugin_sources):
+            console.print(line, "bad")
     try:
         trainer.fit(task, datamodule=parts.data, ckpt_path=spec.get("ckpt_path"), weights_only=True)
     finally:

@@ -390,6 +390,9 @@ def recorded_words(folder: Path) -> list[Word]:
     if record.get("plugins"):
         named = [str(p) for p in record["plugins"]]
         words = [*(w for w in words if w.path != "plugins"), Word(f"plugins={spelt(named)}", "plugins", named)]
+    sources = record.get("plugin_sources") or {}
+    for line in plugins.changed(sources, plugins.on_disk(sources)):
+        print(line, file=sys.stderr)
     return words
 
 

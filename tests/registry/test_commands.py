@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +13,7 @@ from registry import REGISTRY, ConfigError
 from registry.__main__ import main
 from registry.compose import launch
 from registry.new import template
-from registry.plugins import load, load_one
+from registry.plugins import ROOT, VARIABLE, load, load_one
 from registry.show import grids, page
 
 load()
@@ -23,8 +26,25 @@ def test_list_tells_of_every_name(capsys):
     assert {REGISTRY[n].short for n in ALL} <= set(said)
 
 
-def test_list_of_one_family_says_what_its_blocks_can_do(capsys):
-    assert main(["list", "recurrent"]) == 0
+def test_list_reads_our_files_and_imports_none_of_them(capsys):
+    """Importing torch takes seconds, and the names are what is asked for."""
+    code = "import sys; from registry.__main__ import main; main(['list']); assert 'torch' not in sys.modules"
+    environment = {k: v for k, v in os.environ.items() if k != VARIABLE}
+    read = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, check=True)
+    assert main(["list"]) == 0
+    assert read.stdout.decode() == capsys.readouterr().out
+
+
+def test_list_knows_the_names_of_plugins(tmp_path, monkeypatch, capsys):
+    file = tmp_path / "listed.py"
+    file.write_text(template("norm", "listed_norm"))
+    monkeypatch.setenv(VARIABLE, str(file))
+    assert main(["list", "norm"]) == 0
+    assert "listed_norm" in capsys.readouterr().out
+
+
+def test_list_can_say_what_the_blocks_of_a_family_can_do(capsys):
+    assert main(["list", "recurrent", "--abilities"]) == 0
     said = capsys.readouterr().out
     assert said.startswith("recurrent  (mixer=...)\n")
     assert "[causal, both ways, constant state]" in " ".join(said.split())

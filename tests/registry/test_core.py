@@ -6,7 +6,8 @@ from typing import ClassVar
 
 import pytest
 
-from registry import ConfigError, Factory, Registry
+from registry import BlockwrightError, ConfigError, Factory, Registry
+from registry.errors import CheckpointError, DataError, MachineError, Refusals
 from tests.registry import toys
 from tests.registry.toys import REGISTRY
 
@@ -97,6 +98,74 @@ def test_a_refusal_says_where_a_person_would_change_it(registry):
     with pytest.raises(ConfigError) as refusal:
         make(64)
     assert said(refusal) == ["saws (here): size must not be negative, but got -1."]
+
+
+class Outer:
+    """Holds a part that the machine may refuse."""
+
+    families = ("outer",)
+
+    def __init__(self, *, part: Factory[Refusing]) -> None:
+        refusals = Refusals()
+        self.parts = [refusals.build(part) for _ in range(2)]
+        refusals.judge()
+
+
+class Refusing:
+    """Refuses to be built."""
+
+    families = ("refusing",)
+    error: Exception
+
+    def __init__(self) -> None:
+        raise self.error
+
+
+class FarError(DataError):
+    """A kind of a plugin's own."""
+
+    status = 77
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "status"),
+    [
+        (MachineError("it must be there, but is not"), MachineError, 5),
+        (DataError("it must be there, but is not"), DataError, 3),
+        (CheckpointError("it must be there, but is not."), CheckpointError, 4),
+        (ConfigError("it must be there, but is not."), ConfigError, 2),
+        (FarError("it must be there, but is not."), FarError, 77),
+        (ValueError("it must be there, but is not"), ConfigError, 2),
+    ],
+)
+def test_a_refusal_keeps_its_status_and_says_once_where_it_stands(registry, monkeypatch, error, kind, status):
+    registry.register("outer/it")(Outer)
+    registry.register("refusing/it")(Refusing)
+    monkeypatch.setattr(Refusing, "error", error, raising=False)
+    make = registry.factory({"name": "outer/it", "part": "it"}, path="outer")
+    with pytest.raises(BlockwrightError) as refusal:
+        make()
+    assert (type(refusal.value), refusal.value.status) == (kind, status)
+    assert said(refusal) == ["outer.part: it must be there, but is not."]
+
+
+@pytest.mark.parametrize(
+    ("made", "named"),
+    [
+        (lambda d_model, *, width=1: None, "d_model"),
+        (lambda *facts, width=1: None, "*facts"),
+        (lambda d_model, /, depth=1, **more: None, "depth, **more"),
+    ],
+)
+def test_an_argument_that_is_neither_a_fact_nor_a_choice_is_refused(registry, made, named):
+    with pytest.raises(ConfigError) as refusal:
+        registry.register("tool/loose")(made)
+    assert str(refusal.value) == (
+        f"{__file__}:{made.__code__.co_firstlineno}: each argument of 'tool/loose' must stand before `/` (what the "
+        f"parent gives) or behind `*` (what a person chooses), but got {named}. "
+        "Write it as def __init__(self, d_model, /, *, width=64)."
+    )
+    assert "tool/loose" not in registry
 
 
 def test_everything_that_is_wrong_is_said_at_once(registry):

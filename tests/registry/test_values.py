@@ -1,13 +1,19 @@
 """Holds the type checks to what an annotation says, in words a person understands."""
 
+import datetime
 import enum
+import json
+import math
+import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple, NewType, TypedDict
 
 import pytest
 
-from registry.values import MisfitError, fit, spoken
+from registry.values import MisfitError, fit, fitted, plain_default, same, spoken
 
 
 class Side(enum.Enum):
@@ -15,11 +21,44 @@ class Side(enum.Enum):
     RIGHT = "right"
 
 
+class Swapped(enum.Enum):
+    b = "a"
+    a = "b"
+
+
+class Flags(enum.Flag):
+    A = enum.auto()
+    B = enum.auto()
+
+
+@dataclass(frozen=True)
+class Band:
+    low: float = 0.0
+    high: float = 1.0
+
+    def __post_init__(self):
+        if self.low > self.high:
+            raise ValueError(f"low must not be above high, but got {self.low} and {self.high}.")
+
+
+class Point(NamedTuple):
+    x: int
+    y: Side = Side.LEFT
+
+
+class Corner(TypedDict):
+    x: int
+
+
+Count = NewType("Count", int)
+
+
 class Norm:
     families = ("norm",)
 
 
 Made = Callable[..., Norm]
+BAND = "a mapping with low (a number) and high (a number)"
 
 
 def block(value, families):
@@ -50,21 +89,90 @@ def block(value, families):
         ([1], Sequence[int], [1]),
         ({"a": 1}, dict[str, float], {"a": 1.0}),
         ({"a": 1}, Mapping[str, Any], {"a": 1}),
-        ("x/y", Path, "x/y"),
-        (object, Any, object),
+        ("x/y", Path, Path("x/y")),
+        ("x/y", os.PathLike[str] | None, Path("x/y")),
+        ("x/y", str | Path, "x/y"),
+        ((1, 2), Any, [1, 2]),
         (3, Annotated[int, "even"], 3),
         (["a", "b"], str | list[str], ["a", "b"]),
         ("rms", Made, ("made", "rms", ("norm",))),
         ({"name": "rms"}, Made | None, ("made", {"name": "rms"}, ("norm",))),
         (None, Made | None, None),
         (["rms"], list[Made], [("made", "rms", ("norm",))]),
-        (len, Callable[..., int], len),
+        (["b", "a", "a"], frozenset[str], frozenset("ab")),
+        ([2, 1], set[int] | None, {1, 2}),
+        ({"3": 1}, dict[int, float], {3: 1.0}),
+        ({"high": 2}, Band, Band(high=2.0)),
+        (None, Band | None, None),
+        ({"x": 1, "y": "left"}, Point, Point(1, Side.LEFT)),
+        ([1, "right"], Point, Point(1, Side.RIGHT)),
+        ({"x": 1}, Corner, {"x": 1}),
+        ("a|b", Flags, Flags.A | Flags.B),
+        (3, Count, 3),
+        ([1, [2, 3]], tuple[int, tuple[int, int]], (1, (2, 3))),
+        ("left", Literal[Side.LEFT] | int, Side.LEFT),
+        ("b", Swapped, Swapped.a),
     ],
 )
 def test_what_fits_is_made_what_the_constructor_wants(value, kind, made):
-    fitted = fit(value, kind, block)
-    assert fitted == made
-    assert type(fitted) is type(made)
+    assert (found := fit(value, kind, block)) == made
+    assert type(found) is type(made)
+
+
+@pytest.mark.parametrize(
+    ("value", "kind", "plain"),
+    [
+        (Side.LEFT, Side, "left"),
+        ("LEFT", Side, "left"),
+        (Swapped.a, Swapped, "b"),
+        (Swapped.b, Swapped, "a"),
+        (Flags.A | Flags.B, Flags, "A|B"),
+        (Path("x/y"), Path, "x/y"),
+        (frozenset({"b", "a"}), frozenset[str], ["a", "b"]),
+        ((1, (2, 3)), tuple[int, tuple[int, int]], [1, [2, 3]]),
+        (Band(0.5), Band, {"low": 0.5, "high": 1.0}),
+        ({"low": 0.5}, Band | None, {"low": 0.5, "high": 1.0}),
+        (Point(1), Point, {"x": 1, "y": "left"}),
+        ({3: 1}, dict[int, float], {"3": 1.0}),
+        ({Side.LEFT: [Path("x")]}, dict[Side, list[Path]], {"left": ["x"]}),
+        ({"x": [Side.LEFT, None]}, Mapping[str, Sequence[Side | None]], {"x": ["left", None]}),
+    ],
+)
+def test_a_spec_holds_json_from_which_the_constructor_s_value_is_made_again(value, kind, plain):
+    first = fitted(value, kind, block)
+    assert same(first.plain, plain)
+    again = fitted(json.loads(json.dumps(first.plain)), kind, block)
+    assert same(again.plain, plain)
+    assert (type(again.real), again.real) == (type(first.real), first.real)
+
+
+@pytest.mark.parametrize(
+    ("default", "kind", "plain"),
+    [
+        (math.inf, float, "inf"),
+        ((0.0, -math.inf), tuple[float, float], [0.0, "-inf"]),
+        (None, int, None),
+        (Side.LEFT, Any, "left"),
+        (((1,), {2}), tuple, [[1], [2]]),
+        (True, int, True),
+    ],
+)
+def test_a_default_need_not_fit_its_annotation(default, kind, plain):
+    assert same(plain_default(default, kind), plain)
+
+
+@pytest.mark.parametrize(
+    "default", [b"salt", 1j, len, object(), datetime.date(2026, 1, 2), Decimal(1), [b"a"], {(1, 2): 3}, range(3)]
+)
+def test_a_default_that_no_config_can_hold_is_refused(default):
+    with pytest.raises(MisfitError, match=r"^must "):
+        plain_default(default, type(default))
+
+
+def test_plain_values_are_compared_with_their_types():
+    assert same({"a": [1, "x"], "b": None}, {"b": None, "a": [1, "x"]})
+    assert not same(1, True)
+    assert not same(1, 1.0)
 
 
 @pytest.mark.parametrize(
@@ -91,6 +199,18 @@ def test_what_fits_is_made_what_the_constructor_wants(value, kind, made):
         (3, Made | None, "must be the name of a norm or null, but got 3."),
         (3, Path, "must be a path, but got 3."),
         (3, Callable[..., int], "must be callable, but got 3."),
+        (3, set[str], "must be a list, each text, but got 3."),
+        ([[]], set[Any], "must be a list, each anything, but got [[]]."),
+        (object, Any, f"must be null, true or false, a finite number, text, a list or a mapping, but got {object}."),
+        (math.inf, Any, "must be null, true or false, a finite number, text, a list or a mapping, but got inf."),
+        ({"lo": 1}, Band, f"must be {BAND}, but has a field 'lo'. Did you mean 'low'?"),
+        ({"low": "x"}, Band, f"must be {BAND}, but got {{'low': 'x'}}."),
+        (
+            {"low": 2},
+            Band,
+            f"must be {BAND}, but got {{'low': 2}}: low must not be above high, but got 2.0 and 1.0.",
+        ),
+        (3, Point, "must be a mapping with x (a whole number) and y (one of 'left', 'right'), but got 3."),
     ],
 )
 def test_what_does_not_fit_is_refused_in_words(value, kind, sentence):

@@ -132,6 +132,32 @@ def test_code_in_a_file_is_never_run(tmp_path):
         load(tmp_path / "evil.ckpt")
 
 
+def test_what_could_not_be_read_again_is_not_saved(tmp_path):
+    """Else a run trains to its end, and none of its checkpoints can be opened."""
+    path = saved(tmp_path / "last.ckpt")
+    odd = {"state_dict": {"w": torch.ones(2)}, "callbacks": {"Mine": {"seen": [1, {"place": tmp_path}]}}}
+    sentence = (
+        "checkpoint: what is saved must be tensors and plain containers, but callbacks / Mine / seen / 1 / place "
+        f"holds {tmp_path!r}, a pathlib.{type(tmp_path).__name__}. Whatever keeps it"
+    )
+    with pytest.raises(CheckpointError, match=f"^{re.escape(sentence)}"):
+        SafeCheckpointIO().save_checkpoint(odd, path)
+    assert load(path)["global_step"] == 5
+
+
+def test_a_checkpoint_is_recommended_only_if_it_can_be_opened(tmp_path):
+    """Two files of an older version, each whole and neither readable, must not recommend one another."""
+    for name in ("last", "best"):
+        path = tmp_path / f"{name}.ckpt"
+        torch.save({"state_dict": {}, "spec": {"path": tmp_path}}, path)
+        sidecar(path).write_text(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n")
+    with pytest.raises(CheckpointError, match=r"\. There is no other beside it that is whole\.$"):
+        load(tmp_path / "last.ckpt")
+    saved(tmp_path / "previous.ckpt")
+    with pytest.raises(CheckpointError, match=f"ckpt_path={re.escape(str(tmp_path))}/previous.ckpt$"):
+        load(tmp_path / "last.ckpt")
+
+
 def test_a_missing_file_is_refused_with_what_is_there(tmp_path):
     saved(tmp_path / "best.ckpt")
     sentence = (

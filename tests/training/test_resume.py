@@ -1,15 +1,20 @@
 """Going on from a checkpoint: what was learned stays, new choices take effect or are refused, nothing is lost."""
 
 import csv
+import hashlib
 import os
+import re
 import signal
 
+import lightning as L
 import pytest
 import torch
 
+from registry import REGISTRY, neighbours, plugins
 from registry.errors import STOPPED, CheckpointError, ConfigError
 from training.callback.early_stopping import EarlyStopping
 from training.checkpoint import load
+from training.generate import load_run
 from training.results import read_record
 from training.resume import changes, take_up
 from training.run import run
@@ -383,3 +388,90 @@ def test_a_second_ctrl_c_while_a_checkpoint_is_written_leaves_the_one_before(mak
     assert (record.exit_status, record.reason) == (STOPPED, "stopped by SIGINT; the last step that was saved is 4")
     assert load(last(job.folder))["global_step"] == 4
     assert not list((job.folder / "checkpoints").glob(".*"))
+
+
+# Plugins --------------------------------------------------------------------------------------------------------------
+
+
+PLUGIN = '''
+import enum
+from dataclasses import dataclass
+from pathlib import Path
+
+from blocks.contracts import Norm
+from registry import register
+import torch
+from torch import nn
+
+
+class Kind(enum.Enum):
+    A = "a"
+
+
+@dataclass(frozen=True)
+class Band:
+    low: float = 0.5
+
+
+@register("norm/odd_choices")
+class OddChoices(Norm):
+    """Multiplies by a learned gain; its choices are not plain."""
+
+    def __init__(
+        self, d_model, /, *, kind: Kind = Kind.A, band: Band = Band(), place: Path = Path("x"),
+        names: frozenset[str] = frozenset({"a"}), bound: float = float("inf")
+    ):
+        super().__init__(d_model)
+        assert (kind, place, names, bound) == (Kind.A, Path("x"), frozenset({"a"}), float("inf"))
+        self.gain = nn.Parameter(torch.full((d_model,), band.low))
+
+    def forward(self, x):
+        return x * self.gain
+'''
+
+
+def test_a_run_of_a_plugin_with_odd_choices_goes_on_and_another_source_is_said(make_job, tmp_path, monkeypatch, capsys):
+    file = tmp_path / "norm_of_odd_choices.py"
+    file.write_text(PLUGIN)
+    monkeypatch.setattr(REGISTRY, "_entries", dict(REGISTRY._entries))  # it is gone after the test
+    loaded = plugins.load([str(file)])
+    choices = {"norm": {"name": "odd_choices", "band": {"low": 0.25}}}
+    first = make_job("first", **choices)
+    first.plugins = loaded
+    run(first)
+    record = read_record(first.folder)
+    assert record.spec == first.spec
+    assert record.plugin_sources == {str(file): hashlib.sha256(PLUGIN.encode()).hexdigest()}
+    assert load(last(first.folder))["blockwright"]["plugin_sources"] == record.plugin_sources
+    load_run(first.folder)
+
+    further = {**choices, "ckpt_path": str(last(first.folder)), "trainer": {"max_steps": 10}}
+    second = make_job("second", **further)
+    second.plugins = loaded
+    assert run(second).exit_status == 0
+    assert "plugins:" not in capsys.readouterr().out
+
+    monkeypatch.setitem(neighbours.DIGESTS, str(file), "0" * 64)
+    third = make_job("third", **further)
+    third.plugins = loaded
+    assert run(third).exit_status == 0
+    sentence = f"plugins: the source of {file} is not what was recorded: its SHA-256 is {'0' * 12}, and was "
+    assert capsys.readouterr().out.count(sentence) == 1
+
+
+def test_a_state_that_no_checkpoint_can_hold_is_refused_before_the_first_step(make_job, tmp_path):
+    class Keeps(L.Callback):
+        """Keeps a path."""
+
+        def on_train_start(self, trainer, task):
+            raise AssertionError("training began")
+
+        def state_dict(self):
+            return {"place": tmp_path}
+
+    REGISTRY.register("callback/keeps", override=True)(Keeps)
+    try:
+        with pytest.raises(CheckpointError, match=re.escape(f"Keeps / place holds {tmp_path!r}, a ")):
+            run(make_job(callbacks=["checkpoint", "keeps"]))
+    finally:
+        del REGISTRY._entries["callback/keeps"]

@@ -21,5 +21,5 @@ class TensorBoard(TensorBoardLogger):
 
     def __init__(self, folder: Path, /) -> None:
         if not (find_spec("tensorboard") or find_spec("tensorboardX")):
-            raise MachineError("logger=tensorboard: its package must be installed, but is not. pip install tensorboard")
+            raise MachineError("the package tensorboard must be installed, but is not. Run: pip install tensorboard")
         super().__init__(save_dir=folder, name="tensorboard", version="")

@@ -10,6 +10,6 @@ from training.logger.tensorboard import TensorBoard
 
 def test_it_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setattr("training.logger.tensorboard.find_spec", lambda name: None)
-    sentence = "logger=tensorboard: its package must be installed, but is not. pip install tensorboard"
+    sentence = "the package tensorboard must be installed, but is not. Run: pip install tensorboard"
     with pytest.raises(MachineError, match=f"^{re.escape(sentence)}$"):
         TensorBoard(tmp_path)
