@@ -68,21 +68,6 @@ def test_more_processes_than_cores_are_refused(monkeypatch):
         machine.accelerator("cpu", 3)
 
 
-@pytest.mark.parametrize("steps", [0, -2, 1.5, "many"])
-def test_steps_are_counted(steps):
-    with pytest.raises(ConfigError, match=r"^trainer\.max_steps: must be a number of steps"):
-        machine.trainer_choices({"max_steps": steps})
-
-
-def test_every_wrong_name_is_named():
-    with pytest.raises(ConfigError) as refusal:
-        machine.trainer_choices({"max_steps": 1, "presicion": "auto", "callbacks": []})
-    assert str(refusal.value).splitlines() == [
-        "trainer.presicion: Lightning's Trainer has no choice 'presicion'. Did you mean 'precision'?",
-        "trainer.callbacks: must not be set here, but with callbacks=[...].",
-    ]
-
-
 def test_freed_memory_is_kept_where_the_c_library_can():
     import platform
 
