@@ -17,6 +17,9 @@ from training.trainer import check
 DEFAULTS = {"devices": 1, "log_every_n_steps": 10, "check_val_every_n_epoch": None}
 """Where a run differs from Lightning when nothing is said; ``None`` counts the steps between validations across epochs."""
 
+PLAIN = {"64": "64-true", "32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed"}
+"""What Lightning's old names of precisions mean."""
+
 
 def trainer_choices(asked: Mapping[str, Any]) -> dict[str, Any]:
     """What ``trainer.*`` comes to on this machine, as arguments of Lightning's Trainer.
@@ -30,7 +33,7 @@ def trainer_choices(asked: Mapping[str, Any]) -> dict[str, Any]:
     made["accelerator"] = accelerator(made.get("accelerator", "auto"), made["devices"])
     check_cluster(made.get("num_nodes", 1))
     asked_for = str(made.get("precision", "auto"))
-    made["precision"] = precision(made["accelerator"]) if asked_for == "auto" else asked_for
+    made["precision"] = precision(made["accelerator"]) if asked_for == "auto" else PLAIN.get(asked_for, asked_for)
     if made["accelerator"] == "cpu" and asked_for in ("16", "16-mixed"):  # Lightning would take bf16-mixed instead
         raise MachineError(
             f"trainer.precision: must be one that a CPU mixes, but got {asked_for}. Use bf16-mixed, or 32-true."

@@ -121,7 +121,7 @@ class SequenceTask(L.LightningModule):
         self.val_metrics = {
             f"val/{name}": (self.everywhere(total) / weight).item() for name, total in self._totals.items()
         }
-        self.log_dict(self.val_metrics, logger=False)  # where Lightning's own callbacks look
+        self.log_dict(self.val_metrics, logger=False, sync_dist=True)  # where Lightning's own callbacks look
 
     def configure_optimizers(self) -> Any:
         optimizer = self.optimizer(self.model)
