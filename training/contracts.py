@@ -7,7 +7,8 @@ Constructors: ``def __init__(self, <facts from the run>, /, *, <choices from the
     Data(tokenizer, objective, max_length, seed)           Callback()
                                                            Logger(folder)
 
-A callback that follows a metric of the validations has its name in ``monitor``; the run refuses one that is not measured.
+A callback that follows a metric of the validations has its name in ``monitor``; the run refuses a name that no
+validation measures.
 """
 
 from __future__ import annotations

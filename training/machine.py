@@ -15,7 +15,7 @@ from registry.errors import ConfigError, MachineError
 from training.trainer import check
 
 DEFAULTS = {"devices": 1, "log_every_n_steps": 10, "check_val_every_n_epoch": None}
-"""Where a run differs from Lightning when nothing is said; ``None`` counts the steps between validations across epochs."""
+"""Where a run differs from Lightning when nothing is said; ``None``: validations are counted across epochs."""
 
 PLAIN = {"64": "64-true", "32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed"}
 """What Lightning's old names of precisions mean."""

@@ -356,9 +356,7 @@ def check_trees(model: Model, data: Data) -> None:
     )
 
 
-def check_monitors(
-    job: Job, callbacks: list[L.Callback], data: Data, objective: Objective, accelerator: str
-) -> None:
+def check_monitors(job: Job, callbacks: list[L.Callback], data: Data, objective: Objective, accelerator: str) -> None:
     """Whether a validation measures what each callback's ``monitor`` names.
 
     Where that is more than the loss, the model is built and tried on one batch: what blocks and objectives report
@@ -367,7 +365,8 @@ def check_monitors(
     Raises:
         ConfigError: It does not; all such callbacks are named.
     """
-    asked = [(registered(c, "callback"), c.monitor) for c in callbacks if isinstance(getattr(c, "monitor", None), str)]
+    named = [(registered(callback, "callback"), getattr(callback, "monitor", None)) for callback in callbacks]
+    asked = [(name, monitor) for name, monitor in named if isinstance(monitor, str)]
     if all(monitor == "val/loss" for _, monitor in asked):
         return
     device = torch.device("cuda" if accelerator == "gpu" and torch.cuda.is_available() else accelerator)
@@ -446,6 +445,7 @@ NOISE = (
     ".*GPU available but not used.*",  # it was asked for
     ".*does not have many workers.*",  # batches cost microseconds
     ".*is smaller than the logging interval.*",  # the last step is always logged
+    ".*PyTorch Profiler default schedule will be overridden.*",  # a run may be short
     ".*checkpoint directory .* exists and is not empty.*",
     "Be aware that when using `ckpt_path`, callbacks used.*",  # taking one out is a choice
 )

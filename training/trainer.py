@@ -11,7 +11,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeGuard
 
 import lightning as L
 from lightning.pytorch.accelerators import AcceleratorRegistry
@@ -91,7 +91,7 @@ def devices(value: Any) -> str:
 
 VALUES: dict[str, Check] = {
     "accelerator": word(lambda: ["auto", "gpu", *sorted(AcceleratorRegistry.available_accelerators())]),
-    "strategy": word(lambda: ["auto", *(name for name in StrategyRegistry.available_strategies() if _steps_once(name))]),
+    "strategy": word(lambda: ["auto", *(name for name in StrategyRegistry.available_strategies() if _trains(name))]),
     "devices": devices,
     "num_nodes": whole(1, "machines"),
     "precision": word(lambda: PRECISIONS),
@@ -214,12 +214,12 @@ def limited_batches(choices: Mapping[str, Any], n_batches: int) -> int:
     return int(n_batches * limit) if isinstance(limit, float) else min(n_batches, limit)
 
 
-def is_whole(value: Any, least: float = -math.inf) -> bool:
+def is_whole(value: Any, least: float = -math.inf) -> TypeGuard[int]:
     """Whether it is an integer, and no truth value."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
-def is_share(value: Any) -> bool:
+def is_share(value: Any) -> TypeGuard[float]:
     """Whether it is a float above 0 and at most 1."""
     return isinstance(value, float) and 0.0 < value <= 1.0
 
@@ -229,7 +229,8 @@ def time_of(value: Any) -> timedelta | None:
     parts = re.fullmatch(r"(\d+):(\d\d):(\d\d):(\d\d)", value.strip()) if isinstance(value, str) else None
     try:
         if parts:
-            made = timedelta(**dict(zip(("days", "hours", "minutes", "seconds"), map(int, parts.groups()), strict=True)))
+            days, hours, minutes, seconds = map(int, parts.groups())
+            made = timedelta(days=days, hours=hours, minutes=minutes, seconds=seconds)
         elif isinstance(value, Mapping):
             made = timedelta(**value)
         elif isinstance(value, timedelta):
@@ -241,12 +242,13 @@ def time_of(value: Any) -> timedelta | None:
     return made if made > timedelta(0) else None
 
 
-def _steps_once(strategy: str) -> bool:
-    """Whether Lightning accumulates gradients before this strategy, so that a step is one step of the optimizer.
+def _trains(strategy: str) -> bool:
+    """Whether a run with this strategy takes the steps that were asked for, and its results are there at the end.
 
-    DeepSpeed accumulates by itself, and an XLA device is chosen by ``accelerator``.
+    DeepSpeed accumulates gradients by itself. Processes that are spawned or forked by Lightning hand back the weights
+    alone, without what was measured. An XLA device is chosen by ``accelerator``.
     """
-    return not strategy.startswith(("deepspeed", "xla", "single_"))
+    return re.search("deepspeed|spawn|fork|notebook|xla|^single_", strategy) is None
 
 
 def _words(must: str) -> list[str]:

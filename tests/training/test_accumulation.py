@@ -97,7 +97,9 @@ def merged(batches):
         return Layout(rows([v.position for v in layouts], PAD), rows([v.document for v in layouts], PAD))
 
     whole = Batch(
-        rows([b.tokens for b in batches], 0), rows([b.targets for b in batches], IGNORE), layout([b.layout for b in batches])
+        rows([b.tokens for b in batches], 0),
+        rows([b.targets for b in batches], IGNORE),
+        layout([b.layout for b in batches]),
     )
     if batches[0].source is not None:
         source = rows([b.source for b in batches], 0)

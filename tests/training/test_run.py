@@ -107,6 +107,16 @@ def test_the_gradient_is_clipped_in_front_of_a_fused_optimizer(make_job, hook):
         assert float(after) == pytest.approx(0.1, rel=1e-3)
 
 
+def test_a_machine_that_has_srun_is_no_reason_for_a_warning(make_job, tmp_path, monkeypatch):
+    """A login node of a cluster has it on its PATH; Lightning's advice is not for a run that was started by hand."""
+    srun = tmp_path / "bin" / "srun"
+    srun.parent.mkdir()
+    srun.write_text("#!/bin/sh\nexit 1\n")
+    srun.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{srun.parent}{os.pathsep}{os.environ['PATH']}")
+    assert run(make_job(trainer={"max_steps": 1})).status == "done"
+
+
 # Going on -------------------------------------------------------------------------------------------------------------
 
 

@@ -17,6 +17,8 @@ from training.meter import DivergedError, Meter
 from training.optimizer.sgd import SGD
 from training.task import SequenceTask, count_tokens
 
+pytestmark = pytest.mark.usefixtures("quiet")
+
 
 class Asks(Objective):
     """Says the model's number; the tokens are how many targets there are."""
@@ -92,14 +94,6 @@ class Writes(L.pytorch.loggers.logger.DummyLogger):
 
     def log_metrics(self, metrics, step=None):
         self.rows.append((step, metrics))
-
-
-@pytest.fixture(autouse=True)
-def quiet(recwarn):
-    from training.run import quiet_lightning
-
-    with quiet_lightning():
-        yield
 
 
 def test_a_validation_weighs_batches_by_their_targets():
