@@ -6,6 +6,9 @@ Constructors: ``def __init__(self, <facts from the run>, /, *, <choices from the
     Objective(tokenizer, max_length, shape, gives)         Schedule(max_steps)
     Data(tokenizer, objective, max_length, seed)           Callback()
                                                            Logger(folder)
+
+A callback that follows a metric of the validations has its name in ``monitor``; the run refuses a name that no
+validation measures.
 """
 
 from __future__ import annotations
@@ -158,11 +161,20 @@ class Objective(ABC):
         For pairs ``text`` is the source. The answer ends at ``eos``, or at a second sentinel if ``tokens`` end in one.
         """
 
+    def weight(self, batch: Batch) -> Tensor:
+        """What the loss of ``batch`` is a mean over, and so what it weighs in a mean over batches; a scalar.
+
+        The number of targets. An objective that weighs its targets gives the sum of their weights.
+        """
+        return batch.n_targets
+
     def loss(self, model: Model, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """The loss to minimise, and what is worth logging; scalars.
 
         ``nats`` is always among the latter: the cross-entropy of a target, without what blocks reported (such as a
-        balance of experts), which is in the loss and beside it under its own name.
+        balance of experts), which is in the loss and beside it under its own name. All of them are means over what
+        ``weight`` counts: of several micro-batches, or several processes, each weighs as much as it has targets, the
+        auxiliary losses like the rest.
         """
         asked: Any = model  # its parts are modules, which a type checker can not call
         layout, memory, reports = batch.layout.fresh(), None, []

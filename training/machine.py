@@ -3,75 +3,42 @@
 from __future__ import annotations
 
 import ctypes
-import inspect
 import os
 import sys
 from collections.abc import Mapping
 from typing import Any
 
-import lightning as L
 import torch
+from lightning.pytorch.accelerators import AcceleratorRegistry
 
 from registry.errors import ConfigError, MachineError
-from registry.values import guess
-
-OWN = {
-    "logger": "logger=[...]",
-    "callbacks": "callbacks=[...]",
-    "enable_progress_bar": "callbacks=[...], with or without progress",
-    "enable_model_summary": "nothing; the table of parts is always printed",
-    "enable_checkpointing": "callbacks=[...], with or without checkpoint",
-    "default_root_dir": "the folder of the run",
-    "num_sanity_val_steps": "dry_run=true to try a composition",
-    "barebones": "callbacks=[] and logger=none",
-    "plugins": "trainer.precision and trainer.strategy",
-    "enable_autolog_hparams": "nothing; run.json records them",
-}
-"""Names of Lightning's that something else in a config decides."""
+from training.trainer import check
 
 DEFAULTS = {"devices": 1, "log_every_n_steps": 10, "check_val_every_n_epoch": None}
-"""Where a run differs from Lightning when nothing is said; ``null`` counts validations in batches, across epochs."""
+"""Where a run differs from Lightning when nothing is said; ``None``: validations are counted across epochs."""
 
-PRECISIONS = ("auto", "32-true", "bf16-true", "bf16-mixed", "16-true", "16-mixed", "64-true", "32", "bf16", "16", "64")
-"""What numbers are computed in, by Lightning's names; ``auto`` is what is fast here."""
+PLAIN = {"64": "64-true", "32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed"}
+"""What Lightning's old names of precisions mean."""
 
 
 def trainer_choices(asked: Mapping[str, Any]) -> dict[str, Any]:
     """What ``trainer.*`` comes to on this machine, as arguments of Lightning's Trainer.
 
     Raises:
-        ConfigError: Lightning has no such name, or something else in the config decides it.
-        MachineError: This machine does not have the accelerator or as many devices.
+        ConfigError: A name or a value is wrong.
+        MachineError: This machine does not have the accelerator, as many devices, or the other machines.
     """
-    known = [p for p in inspect.signature(L.Trainer.__init__).parameters if p not in ("self", *OWN)]
-    wrong = []
-    for name in asked:
-        if name in OWN:
-            wrong.append(f"trainer.{name}: must not be set here, but with {OWN[name]}.")
-        elif name not in known:
-            wrong.append(f"trainer.{name}: Lightning's Trainer has no choice {name!r}{guess(name, known)}")
-    if wrong:
-        raise ConfigError("\n".join(wrong))
-    made = DEFAULTS | dict(asked)
-    made["accelerator"] = accelerator(made.get("accelerator") or "auto", made["devices"])
-    asked_for = str(made.get("precision") or "auto")
-    if asked_for not in PRECISIONS:
-        raise ConfigError(
-            f"trainer.precision: must be one of {', '.join(PRECISIONS)}, but got {asked_for}"
-            f"{guess(asked_for, PRECISIONS)}"
-        )
-    made["precision"] = precision(made["accelerator"]) if asked_for == "auto" else asked_for
+    check(asked)
+    made = DEFAULTS | {name: value for name, value in asked.items() if value is not None}
+    made["accelerator"] = accelerator(made.get("accelerator", "auto"), made["devices"])
+    check_cluster(made.get("num_nodes", 1))
+    asked_for = str(made.get("precision", "auto"))
+    made["precision"] = precision(made["accelerator"]) if asked_for == "auto" else PLAIN.get(asked_for, asked_for)
     if made["accelerator"] == "cpu" and asked_for in ("16", "16-mixed"):  # Lightning would take bf16-mixed instead
         raise MachineError(
             f"trainer.precision: must be one that a CPU mixes, but got {asked_for}. Use bf16-mixed, or 32-true."
         )
-    steps = made.get("max_steps")
-    if steps is not None and (not isinstance(steps, int) or steps < -1 or steps == 0):
-        raise ConfigError(f"trainer.max_steps: must be a number of steps (-1: no limit), but got {steps!r}.")
-    if steps in (None, -1) and made.get("max_epochs") is None and made.get("max_time") is None:
-        raise ConfigError("trainer: must say when to stop, but got none of max_steps, max_epochs and max_time.")
-    if made.get("max_epochs") is None:
-        made["max_epochs"] = -1  # else Lightning takes 1000 for granted
+    made.setdefault("max_epochs", -1)  # else Lightning takes 1000 for granted
     return made
 
 
@@ -79,7 +46,8 @@ def accelerator(asked: str, devices: Any) -> str:
     """The accelerator by name, with as many devices as are asked for.
 
     Raises:
-        MachineError: There are not as many.
+        ConfigError: Processes on a CPU are chosen by index.
+        MachineError: There are not as many devices.
     """
     there = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
     there["gpu"] = there["cuda"] or there["mps"]
@@ -87,6 +55,8 @@ def accelerator(asked: str, devices: Any) -> str:
     if asked == "auto":
         name = "cuda" if there["cuda"] else "mps" if there["mps"] else "cpu"
     if name == "cpu":
+        if isinstance(devices, list | tuple) or "," in str(devices) or str(devices) == "-1":
+            raise ConfigError(f"trainer.devices: must be a number of processes on a CPU, but got {devices}.")
         wanted = _count(devices)
         if wanted > (os.cpu_count() or 1) or (asked == "auto" and wanted > 1):
             raise MachineError(
@@ -96,13 +66,35 @@ def accelerator(asked: str, devices: Any) -> str:
                 else f"trainer.devices: must be at most {os.cpu_count()}, the cores of this machine, but got {devices}."
             )
         return name
+    there |= {n: 0 for n in AcceleratorRegistry.available_accelerators() - set(there) if not _is_available(n)}
     if name not in there:
-        return name  # a TPU, or an accelerator of somebody's own: Lightning knows
+        return name  # a TPU, or an accelerator of somebody's own: Lightning counts its devices
     if not there[name]:
         raise MachineError(f"trainer.accelerator: must be there to be used, but this machine has no {asked!r}.")
     if _count(devices) > there[name] or _highest(devices) >= there[name]:
         raise MachineError(f"trainer.devices: must be among the {there[name]} of this machine, but got {devices}.")
     return name
+
+
+def _is_available(accelerator: str) -> bool:
+    return bool(AcceleratorRegistry[accelerator]["accelerator"].is_available())
+
+
+CLUSTERS = ("NODE_RANK", "GROUP_RANK", "SLURM_NODEID", "JSM_NAMESPACE_RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK")
+"""Variables in which whatever starts a process on each of several machines says which of them this one is."""
+
+
+def check_cluster(machines: int) -> None:
+    """Whether something starts this program on as many machines.
+
+    Raises:
+        MachineError: Nothing does, and the processes of this machine would wait for the others.
+    """
+    if machines > 1 and not any(name in os.environ for name in CLUSTERS):
+        raise MachineError(
+            f"trainer.num_nodes: must be 1 where nothing starts this program on several machines, but got {machines}. "
+            "Start it with srun, torchrun or mpirun, or set NODE_RANK, MASTER_ADDR and MASTER_PORT on each."
+        )
 
 
 def precision(accelerator: str) -> str:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from registry.errors import DIVERGED, BlockwrightError
+from training.loop import between_steps, is_last_step
 
 
 class DivergedError(BlockwrightError):
@@ -37,7 +38,7 @@ class Meter(L.Callback):
         self.seconds = 0.0  # of training alone, without validation and saving
         self.first_step = 0  # of this session
         self._timed_tokens = 0  # what was trained in `seconds`
-        self._losses: list[tuple[int, dict[str, Tensor]]] = []
+        self._losses: list[tuple[int, dict[str, Tensor], Tensor]] = []  # step, means, what they are means over
         self._counts: list[Tensor | int] = []
         self._read_step = 0
         self._warm = False
@@ -56,15 +57,13 @@ class Meter(L.Callback):
             self._since = time.perf_counter()
 
     def on_train_batch_end(self, trainer: L.Trainer, task: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        self._losses.append((trainer.global_step, task.step_metrics))
+        within = not between_steps(trainer)  # Lightning counts a step when it is over
+        self._losses.append((trainer.global_step + within, task.step_metrics, task.step_weight))
         self._counts.append(task.step_tokens)
         if not self._warm:
             self._count()
             self._warm = True
-        last = self._is_last(trainer)
-        if last:
-            trainer.should_stop = True  # has Lightning validate once more, wherever the interval stands
-        if last or trainer.global_step >= self._read_step + trainer.log_every_n_steps:  # type: ignore[attr-defined]
+        if is_last_step(trainer) or trainer.global_step >= self._read_step + trainer.log_every_n_steps:  # type: ignore[attr-defined]
             self.read(trainer, task)
 
     def on_validation_start(self, trainer: L.Trainer, task: Any) -> None:
@@ -73,7 +72,7 @@ class Meter(L.Callback):
         self._since = None
 
     def on_validation_end(self, trainer: L.Trainer, task: Any) -> None:
-        metrics = self._with_bits(task.val_metrics, "val")
+        metrics = task.val_metrics = self._with_bits(task.val_metrics, "val")  # other callbacks find them there
         self.latest |= metrics
         for name, value in metrics.items():
             if not math.isfinite(value):
@@ -87,24 +86,29 @@ class Meter(L.Callback):
     def read(self, trainer: L.Trainer, task: Any) -> None:
         """Look at the losses since the last time; the one place where a step waits for the device.
 
+        What is logged are means over all targets since then, on all processes.
+
         Raises:
-            DivergedError: One of them is not a finite number.
+            DivergedError: One of the losses is not a finite number.
         """
-        steps = [step for step, _ in self._losses]
+        steps = [step for step, _, _ in self._losses]
+        weights = torch.stack([weight for _, _, weight in self._losses]).tolist()
         read = {
-            name: torch.stack([metrics[name] for _, metrics in self._losses]).float().tolist()
+            name: torch.stack([metrics[name] for _, metrics, _ in self._losses]).float().tolist()
             for name in self._losses[0][1]
         }
         self._losses = []
         self._read_step = trainer.global_step
+        sums = [sum(weights), *(sum(w * v for w, v in zip(weights, values, strict=True)) for values in read.values())]
+        weight, *totals = task.everywhere(torch.tensor(sums, dtype=torch.float64)).tolist()
         for step, loss in zip(steps, read.get("total", read["loss"]), strict=True):
             if not math.isfinite(loss):
                 raise DivergedError(_diverged(f"the loss became {loss}", step))
-        metrics = {f"train/{name}": sum(values) / len(values) for name, values in read.items()}
+        metrics = {f"train/{name}": total / weight for name, total in zip(read, totals, strict=True) if weight}
         metrics = self._with_bits(metrics, "train")
         if task.grad_norm is not None:
             metrics["train/grad_norm"] = float(task.grad_norm)
-        metrics["lr"] = trainer.optimizers[0].param_groups[0]["lr"]
+        metrics["lr"] = task.step_lr
         if speed := self._count():
             metrics["tokens_per_second"] = speed
         metrics["tokens"] = self.tokens
@@ -133,19 +137,13 @@ class Meter(L.Callback):
     def _with_bits(self, metrics: dict[str, float], half: str) -> dict[str, float]:
         """Losses of text also in bits a byte, which do not depend on the tokenizer."""
         size = self.bytes_per_token[half]
-        if size:
+        if size and f"{half}/loss" in metrics:
             metrics = metrics | {f"{half}/bits_per_byte": metrics[f"{half}/loss"] / math.log(2) / size}
         return metrics
 
     def _log(self, trainer: L.Trainer, metrics: dict[str, float]) -> None:
         for logger in trainer.loggers:
             logger.log_metrics(metrics, step=trainer.global_step)
-
-    @staticmethod
-    def _is_last(trainer: L.Trainer) -> bool:
-        if 0 <= trainer.max_steps <= trainer.global_step:
-            return True
-        return bool(trainer.is_last_batch) and trainer.current_epoch + 1 == trainer.max_epochs
 
 
 def _diverged(what: str, step: int) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import random
 import sys
 import time
@@ -17,11 +16,13 @@ import lightning as L
 import numpy as np
 import torch
 import yaml  # type: ignore[import-untyped]
+from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from blocks.contracts import Answer, AttentionPosition, Model
 from registry import REGISTRY, factory, plugins
-from registry.errors import BlockwrightError, ConfigError, DataError
+from registry.errors import BlockwrightError, ConfigError, DataError, MachineError
+from registry.values import guess
 from training import machine, report
 from training.callback.checkpoint import Checkpoint
 from training.checkpoint import SafeCheckpointIO, check_fits, check_readable
@@ -29,6 +30,7 @@ from training.checkpoint import load as load_checkpoint
 from training.console import console
 from training.contracts import Data, Objective, Optimizer, Schedule, Tokenizer, shape_of
 from training.logger.csv import Csv
+from training.loop import StepLoop, steps_in
 from training.meter import DivergedError, Meter
 from training.notes import notes
 from training.results import Record, git_state, now, program, versions, write_whole
@@ -36,7 +38,8 @@ from training.resume import RETOLD, all_changes
 from training.resume import check as check_resume
 from training.signals import Signals, Stopped
 from training.summary import summarise
-from training.task import SequenceTask
+from training.task import SequenceTask, by_name
+from training.trainer import PROFILERS, fitted, limited_batches, time_of
 
 
 class Job(Protocol):
@@ -165,9 +168,11 @@ def prepare(job: Job) -> Parts:
     check_trees(model, data)
 
     data.setup("fit")
-    n_batches = len(data.train_dataloader())
-    if not n_batches or not len(data.val_dataloader()):
+    n_batches, n_val_batches = len(data.train_dataloader()), len(data.val_dataloader())
+    if not n_batches or not n_val_batches:
         raise DataError("data: there must be a batch for training and one for validation, but there is none.")
+    check_monitors(job, callbacks, data, objective, choices["accelerator"])
+    choices = fitted(choices, n_batches, n_val_batches)
     steps = planned_steps(choices, n_batches)
     choices = with_validations(choices, steps)
     schedule = build(job, "schedule", steps)
@@ -266,11 +271,18 @@ def trainer_of(parts: Parts, folder: Path, callbacks: list[L.Callback]) -> L.Tra
     """Lightning's Trainer, with everything it would print or write by itself turned off.
 
     Raises:
-        ConfigError: It refuses a value of ``trainer.*``.
+        ConfigError: It refuses a combination of values of ``trainer.*``.
+        MachineError: A package that a value needs is not there.
     """
+    choices = dict(parts.trainer)
+    interval = choices["val_check_interval"]
+    by_time, choices["max_time"] = time_of(interval), time_of(choices.get("max_time"))
+    choices["val_check_interval"] = by_time or 1  # what is counted in steps is for the loop below
+    if profiler := choices.get("profiler"):
+        choices["profiler"] = PROFILERS[profiler](dirpath=folder, filename="profile")
     try:
-        return L.Trainer(
-            **parts.trainer,
+        trainer = L.Trainer(
+            **choices,
             logger=parts.loggers or False,
             callbacks=callbacks,
             plugins=[SafeCheckpointIO()],
@@ -282,28 +294,26 @@ def trainer_of(parts: Parts, folder: Path, callbacks: list[L.Callback]) -> L.Tra
         )
     except (MisconfigurationException, ValueError, TypeError) as refusal:
         raise ConfigError(f"trainer: {str(refusal).strip().splitlines()[0]}") from refusal
+    except ImportError as missing:
+        raise MachineError(f"trainer: {str(missing).strip().splitlines()[0]}") from missing
+    trainer.fit_loop.epoch_loop = StepLoop(trainer, None if by_time else interval)
+    return trainer
 
 
 def planned_steps(choices: Mapping[str, Any], n_batches: int) -> int:
     """How many optimizer steps a run will take; -1 where only time ends it."""
-    limit = choices.get("limit_train_batches")
-    if isinstance(limit, float):
-        n_batches = int(n_batches * limit)
-    elif limit is not None:
-        n_batches = min(n_batches, limit)
-    an_epoch = max(1, math.ceil(n_batches / choices.get("accumulate_grad_batches", 1)))
+    an_epoch = max(1, steps_in(limited_batches(choices, n_batches), choices.get("accumulate_grad_batches", 1)))
     limits = [choices["max_steps"]] if (choices.get("max_steps") or -1) > 0 else []
     limits += [choices["max_epochs"] * an_epoch] if (choices.get("max_epochs") or -1) > 0 else []
     return min(limits, default=-1)
 
 
 def with_validations(choices: dict[str, Any], steps: int) -> dict[str, Any]:
-    """Ten validations in a run, if nobody said how many."""
+    """A validation after every tenth of the steps of a run, if nobody said how many steps are between two."""
     choices = dict(choices)
     asked = choices.get("val_check_interval")
     if asked is None:
-        batches = max(1, steps) * choices.get("accumulate_grad_batches", 1)
-        choices["val_check_interval"] = max(1, batches // 10) if steps > 0 else 1000
+        choices["val_check_interval"] = max(1, steps // 10) if steps > 0 else 1000
     elif isinstance(asked, float):
         choices["check_val_every_n_epoch"] = choices.get("check_val_every_n_epoch") or 1  # a share is of an epoch
     return choices
@@ -353,6 +363,33 @@ def check_trees(model: Model, data: Data) -> None:
         f"position: {registered(following[-1], 'position')} must be told where each token hangs in a tree, but data "
         f"{given!r} gives no trees. {where} data.trees=nesting, or choose another position."
     )
+
+
+def check_monitors(job: Job, callbacks: list[L.Callback], data: Data, objective: Objective, accelerator: str) -> None:
+    """Whether a validation measures what each callback's ``monitor`` names.
+
+    Where that is more than the loss, the model is built and tried on one batch: what blocks and objectives report
+    beside it is known by then alone.
+
+    Raises:
+        ConfigError: It does not; all such callbacks are named.
+    """
+    named = [(registered(callback, "callback"), getattr(callback, "monitor", None)) for callback in callbacks]
+    asked = [(name, monitor) for name, monitor in named if isinstance(monitor, str)]
+    if all(monitor == "val/loss" for _, monitor in asked):
+        return
+    device = torch.device("cuda" if accelerator == "gpu" and torch.cuda.is_available() else accelerator)
+    batch = move_data_to_device(next(iter(data.val_dataloader())), device)
+    with torch.no_grad():
+        measured = by_name(*objective.loss(build(job, "model", data.vocab_size).to(device).eval(), batch))
+    metrics = [f"val/{name}" for name in measured] + ["val/bits_per_byte"] * bool(bytes_per_token(data.facts, "val"))
+    wrong = [
+        f"callbacks.{name}.monitor: must be one of {', '.join(metrics)}, but got {monitor!r}{guess(monitor, metrics)}"
+        for name, monitor in asked
+        if monitor not in metrics
+    ]
+    if wrong:
+        raise ConfigError("\n".join(wrong))
 
 
 def registered(block: Any, family: str) -> str:
@@ -412,10 +449,12 @@ def seed_everything(seed: int) -> None:
 
 
 NOISE = (
+    ".*`srun` command is available.*",  # it starts jobs on a cluster, and a login node has it as well
     ".*isinstance\\(treespec, LeafSpec\\).*",  # Lightning behind torch
     ".*GPU available but not used.*",  # it was asked for
     ".*does not have many workers.*",  # batches cost microseconds
     ".*is smaller than the logging interval.*",  # the last step is always logged
+    ".*PyTorch Profiler default schedule will be overridden.*",  # a run may be short
     ".*checkpoint directory .* exists and is not empty.*",
     "Be aware that when using `ckpt_path`, callbacks used.*",  # taking one out is a choice
 )

@@ -9,7 +9,8 @@ from typing import Any, Self
 
 import lightning as L
 
-from training.callback.checkpoint import Checkpoint, between_steps
+from training.callback.checkpoint import Checkpoint
+from training.loop import between_steps
 
 
 class Stopped(BaseException):

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.optim import Optimizer as TorchOptimizer
 
 from blocks.contracts import Model
+from training.accumulation import StepMean
 from training.batch import Batch
 from training.contracts import Objective, Optimizer, Schedule
 from training.resume import Follow, Owed, choices_of, owes_validation, take_up
@@ -21,6 +22,9 @@ class SequenceTask(L.LightningModule):
 
     It logs nothing by itself, so that a step costs no more than a bare loop's: what a step and a validation came to
     stands in ``step_metrics`` and ``val_metrics``, for callbacks to read when they need it.
+
+    The gradient of an optimizer step is that of the mean over all its targets, whatever the micro-batches and processes
+    that they are divided among; it is clipped and used as such.
 
     Args:
         model: What learns.
@@ -34,8 +38,14 @@ class SequenceTask(L.LightningModule):
     step_metrics: dict[str, Tensor]
     """Of the last micro-batch: ``loss``, the cross-entropy in nats a target, and the losses that blocks reported."""
 
+    step_weight: Tensor
+    """What these are means over: the targets of the last micro-batch, in this process."""
+
     step_tokens: Tensor | int
     """Real tokens in the last micro-batch, a source's included."""
+
+    step_lr: float
+    """The learning rate (of the first group of parameters) that the last step used."""
 
     grad_norm: Tensor | None = None
     """Norm of the gradient at the last step, before clipping; None where nothing clips."""
@@ -64,6 +74,7 @@ class SequenceTask(L.LightningModule):
         self.told: list[dict[str, Any]] = []  # what the config chose for each group of parameters
         self.told_before: list[dict[str, Any]] = []  # the same, of the run that this one goes on from
         self.owed: Owed | None = None
+        self._mean: StepMean | None = None
         self.loss: Callable[[Model, Batch], tuple[Tensor, dict[str, Tensor]]] = objective.loss
         if compiled:
             self.loss = torch.compile(objective.loss)
@@ -73,11 +84,28 @@ class SequenceTask(L.LightningModule):
         loss, parts = self.loss(self.model, batch._replace(step_seed=0))  # a seed is no reason to compile anew
         self.step_metrics = by_name(loss, parts)
         self.step_tokens = count_tokens(batch)
-        return loss
+        self.step_weight = self.objective.weight(batch)
+        if self._mean is None:
+            self._mean = StepMean(self.everywhere, self.trainer.world_size)
+        # Lightning divides what is returned here by the number of micro-batches of a full step.
+        return self._mean.weigh(loss, self.step_weight) * float(self.trainer.accumulate_grad_batches)
+
+    def optimizer_step(
+        self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Callable[[], Any] | None = None
+    ) -> None:
+        def closure() -> Any:
+            """The last micro-batch of the step, and then the gradients of all of them."""
+            result = None if optimizer_closure is None else optimizer_closure()
+            if self._mean is not None:
+                self._mean.finish(p for group in optimizer.param_groups for p in group["params"])
+            return result
+
+        self.step_lr = float(optimizer.param_groups[0]["lr"])
+        super().optimizer_step(epoch, batch_idx, optimizer, closure)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         loss, parts = self.loss(self.model, batch._replace(step_seed=0))
-        weight = batch.n_targets
+        weight = self.objective.weight(batch)
         self._weight = self._weight + weight
         for name, value in by_name(loss, parts).items():
             # A batch without a target has no mean; it is weightless, not NaN.
@@ -85,15 +113,15 @@ class SequenceTask(L.LightningModule):
             self._totals[name] = self._totals.get(name, 0.0) + total
 
     def on_validation_epoch_start(self) -> None:
-        self._weight = torch.zeros((), dtype=torch.long, device=self.device)
+        self._weight = torch.zeros((), dtype=torch.float64, device=self.device)
         self._totals = {}
 
     def on_validation_epoch_end(self) -> None:
-        weight = self._everywhere(self._weight)
+        weight = self.everywhere(self._weight)
         self.val_metrics = {
-            f"val/{name}": (self._everywhere(total) / weight).item() for name, total in self._totals.items()
+            f"val/{name}": (self.everywhere(total) / weight).item() for name, total in self._totals.items()
         }
-        self.log_dict(self.val_metrics, logger=False)  # where Lightning's own callbacks look
+        self.log_dict(self.val_metrics, logger=False, sync_dist=True)  # where Lightning's own callbacks look
 
     def configure_optimizers(self) -> Any:
         optimizer = self.optimizer(self.model)
@@ -138,8 +166,10 @@ class SequenceTask(L.LightningModule):
         if known.get("owes_validation"):
             self.owed = Owed(self.trainer, checkpoint)
 
-    def _everywhere(self, value: Tensor | float) -> Tensor:
+    def everywhere(self, value: Tensor | float) -> Tensor:
         """The sum over all processes."""
+        if self.trainer.world_size == 1:
+            return torch.as_tensor(value)
         return self.trainer.strategy.reduce(torch.as_tensor(value, device=self.device), reduce_op="sum")
 
 

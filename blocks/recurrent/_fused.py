@@ -7,6 +7,8 @@ document to the next.
 
 from __future__ import annotations
 
+import contextlib
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -68,9 +70,28 @@ def _call(cell: nn.RNNBase, x: Tensor | PackedSequence, past: Carried = ()) -> t
     """``cell`` with what it carries as a tuple, whether that is one tensor or two."""
     hx = tuple(old[None] for old in past) or (None,)
     if isinstance(cell, nn.LSTM):
+        if torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") not in LSTM_DTYPES:
+            with torch.autocast("cpu", enabled=False):  # the parameters' own precision; x is in it already
+                return cell(x, hx if past else None)
         return cell(x, hx if past else None)
     y, carried = cell(x, hx[0])
     return y, (carried,)
+
+
+def _lstm_dtypes() -> frozenset[torch.dtype]:
+    """The dtypes in which this processor's oneDNN has an LSTM under autocast; a processor without AVX-512 has none."""
+    zeros = partial(torch.zeros, dtype=torch.float32, device="cpu")
+    weights = [zeros(4, 1), zeros(4, 1), zeros(4), zeros(4)]
+    able = set()
+    for dtype in (torch.bfloat16, torch.float16):
+        with contextlib.suppress(RuntimeError), torch.no_grad(), torch.autocast("cpu", dtype):
+            torch.lstm(zeros(1, 1, 1), [zeros(1, 1, 1)] * 2, weights, True, 1, 0.0, False, False, True)
+            able.add(dtype)
+    return frozenset(able)
+
+
+LSTM_DTYPES = _lstm_dtypes()
+"""The dtypes of autocast that an LSTM on the CPU takes; in another it computes in the dtype of its parameters."""
 
 
 class _Order(NamedTuple):

@@ -88,6 +88,15 @@ def job_of(text: Path, folder: Path, changes: dict[str, Any]) -> Job:
 
 
 @pytest.fixture
+def quiet() -> Iterator[None]:
+    """For a test that builds Lightning's Trainer by itself: without its advice, as in a run."""
+    from training.run import quiet_lightning
+
+    with quiet_lightning():
+        yield
+
+
+@pytest.fixture
 def hook() -> Iterator[dict[str, Callable[..., None]]]:
     """A callback block that calls what a test puts under "start" and "end" of a step."""
     do: dict[str, Callable[..., None]] = {}

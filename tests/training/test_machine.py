@@ -1,5 +1,7 @@
 """What a run asks of this machine: bfloat16 where the hardware is fast at it, devices that are there."""
 
+import re
+
 import pytest
 import torch
 
@@ -68,19 +70,31 @@ def test_more_processes_than_cores_are_refused(monkeypatch):
         machine.accelerator("cpu", 3)
 
 
-@pytest.mark.parametrize("steps", [0, -2, 1.5, "many"])
-def test_steps_are_counted(steps):
-    with pytest.raises(ConfigError, match=r"^trainer\.max_steps: must be a number of steps"):
-        machine.trainer_choices({"max_steps": steps})
+@pytest.mark.parametrize("devices", [-1, [0, 1], "0,1"])
+def test_processes_on_a_cpu_are_counted(devices):
+    sentence = f"trainer.devices: must be a number of processes on a CPU, but got {devices}."
+    with pytest.raises(ConfigError, match=f"^{re.escape(sentence)}$"):
+        machine.accelerator("cpu", devices)
 
 
-def test_every_wrong_name_is_named():
-    with pytest.raises(ConfigError) as refusal:
-        machine.trainer_choices({"max_steps": 1, "presicion": "auto", "callbacks": []})
-    assert str(refusal.value).splitlines() == [
-        "trainer.presicion: Lightning's Trainer has no choice 'presicion'. Did you mean 'precision'?",
-        "trainer.callbacks: must not be set here, but with callbacks=[...].",
-    ]
+def test_an_accelerator_that_is_not_there_is_refused():
+    with pytest.raises(MachineError, match=r"^trainer\.accelerator: must be there to be used, but .* no 'tpu'\.$"):
+        machine.accelerator("tpu", 1)
+
+
+def test_machines_that_nothing_starts_this_program_on_are_refused(monkeypatch):
+    for name in machine.CLUSTERS:
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(MachineError, match=r"^trainer\.num_nodes: must be 1 where nothing starts .*, but got 2\."):
+        machine.trainer_choices({"max_steps": 1, "accelerator": "cpu", "num_nodes": 2})
+    monkeypatch.setenv("NODE_RANK", "0")
+    assert machine.trainer_choices({"max_steps": 1, "accelerator": "cpu", "num_nodes": 2})["num_nodes"] == 2
+
+
+@pytest.mark.parametrize(("old", "new"), machine.PLAIN.items())
+def test_old_names_of_precisions_are_taken(old, new):
+    if old != "16":  # refused on a CPU
+        assert machine.trainer_choices({"max_steps": 1, "accelerator": "cpu", "precision": old})["precision"] == new
 
 
 def test_freed_memory_is_kept_where_the_c_library_can():

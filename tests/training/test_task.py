@@ -12,9 +12,12 @@ from training import meter as meters
 from training.batch import Batch
 from training.contracts import Objective, Schedule
 from training.data.loader import Loader
+from training.loop import StepLoop
 from training.meter import DivergedError, Meter
 from training.optimizer.sgd import SGD
 from training.task import SequenceTask, count_tokens
+
+pytestmark = pytest.mark.usefixtures("quiet")
 
 
 class Asks(Objective):
@@ -59,7 +62,8 @@ def task(extra=None, value=1.0, lr=0.0):
 
 
 def fit(made, train, val, meter=None, **choices):
-    """Lightning on a list of batches."""
+    """Lightning on a list of batches, with the loop that a run has."""
+    interval = choices.pop("val_check_interval", 1000)
     trainer = L.Trainer(
         accelerator="cpu",
         logger=choices.pop("logger", False),
@@ -68,9 +72,10 @@ def fit(made, train, val, meter=None, **choices):
         enable_progress_bar=False,
         enable_model_summary=False,
         num_sanity_val_steps=0,
-        **{"max_epochs": -1, "max_steps": len(train), "check_val_every_n_epoch": None, "val_check_interval": 1000}
+        **{"max_epochs": -1, "max_steps": len(train), "check_val_every_n_epoch": None, "val_check_interval": 1}
         | choices,
     )
+    trainer.fit_loop.epoch_loop = StepLoop(trainer, interval)
     trainer.fit(made, train_dataloaders=each(train), val_dataloaders=each(val))
     return trainer
 
@@ -89,14 +94,6 @@ class Writes(L.pytorch.loggers.logger.DummyLogger):
 
     def log_metrics(self, metrics, step=None):
         self.rows.append((step, metrics))
-
-
-@pytest.fixture(autouse=True)
-def quiet(recwarn):
-    from training.run import quiet_lightning
-
-    with quiet_lightning():
-        yield
 
 
 def test_a_validation_weighs_batches_by_their_targets():
@@ -138,7 +135,7 @@ def test_the_schedule_is_a_factor_on_the_rate_from_step_zero():
     logger = Writes()
     fit(task(lr=0.8), [batch(1)] * 3, [batch(1)], logger=logger, log_every_n_steps=1)
     rates = [row["lr"] for _, row in logger.rows if "lr" in row]
-    assert rates == pytest.approx([0.4, 0.2, 0.1])  # as they stand after each step
+    assert rates == pytest.approx([0.8, 0.4, 0.2])  # each is what its step used
 
 
 def test_tokens_are_the_real_ones_of_both_sequences():

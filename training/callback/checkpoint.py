@@ -9,13 +9,9 @@ import lightning as L
 
 from registry import register
 from training.checkpoint import link, load
+from training.loop import between_steps
 
 FOLDER = "checkpoints"
-
-
-def between_steps(trainer: L.Trainer) -> bool:
-    """The optimizer has just stepped: there are no gradients that a checkpoint would lose."""
-    return not trainer.fit_loop._should_accumulate()
 
 
 @register("callback/checkpoint")
@@ -64,9 +60,6 @@ class Checkpoint(L.Callback):
             link(best, self._path("best"))
 
     def on_validation_end(self, trainer: L.Trainer, task: Any) -> None:
-        if self.monitor not in task.val_metrics:
-            known = ", ".join(task.val_metrics)
-            raise ValueError(f"callbacks.checkpoint.monitor must be one of {known}, but got {self.monitor!r}.")
         value = task.val_metrics[self.monitor]
         better = self.best is None or (value < self.best if self.mode == "min" else value > self.best)
         if better:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from blocks.contracts import PAD, Layout, Mask
+from blocks.recurrent import _fused
 from blocks.recurrent.gru import GRU
 from blocks.recurrent.lstm import LSTM
 from blocks.recurrent.rnn import RNN
@@ -147,6 +148,32 @@ def test_autocast_takes_every_layout(block: type, causal: bool, dtype: torch.dty
         y, _ = mixer(x.to(dtype), RAGGED)
     real = RAGGED.real
     assert (y.float() - expected)[real].norm() < 0.03 * expected[real].norm()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_an_lstm_computes_in_float32_where_the_processor_has_no_kernel_for_the_dtype_of_autocast(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, compiled: bool
+) -> None:
+    monkeypatch.setattr(_fused, "LSTM_DTYPES", frozenset())
+    cell, x = nn.LSTM(D, H, batch_first=True), torch.randn(2, 9, D)
+    run = torch.compile(_fused.run, backend="eager") if compiled else _fused.run
+    for layout in (RAGGED, Layout.full(2, 9)):
+        expected, _ = _fused.run(cell, x, layout)
+        with torch.autocast("cpu", dtype):
+            y, _ = run(cell, x, layout)
+        assert y.dtype == torch.float32
+        assert torch.equal(y, expected)
+        y.sum().backward()
+
+
+def test_every_dtype_that_an_lstm_is_said_to_take_is_taken() -> None:
+    """On a processor without AVX-512 there is none."""
+    cell, x = nn.LSTM(D, H, batch_first=True), torch.randn(2, 9, D)
+    for dtype in (torch.bfloat16, torch.float16):
+        with torch.autocast("cpu", dtype):
+            y, _ = _fused.run(cell, x, Layout.full(2, 9))
+        assert y.dtype == (dtype if dtype in _fused.LSTM_DTYPES else torch.float32)
 
 
 def test_the_cost_counts_every_weight_once_a_token(block: type) -> None:

@@ -1,10 +1,8 @@
 """The checkpoint callback: last at every validation, best when it is better, both whole."""
 
-import re
-
 import pytest
 
-from registry.errors import CheckpointError
+from registry.errors import CheckpointError, ConfigError
 from training.callback.checkpoint import Checkpoint
 from training.checkpoint import load, sidecar
 from training.run import run
@@ -98,9 +96,35 @@ def test_another_metric_starts_its_best_anew():
 
 
 def test_a_metric_that_is_not_there_is_refused_with_those_that_are(make_job):
-    sentence = "callbacks.checkpoint.monitor must be one of val/loss, but got 'val/bleu'."
-    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
-        run(make_job(callbacks=[{"name": "checkpoint", "monitor": "val/bleu"}]))
+    job = make_job(callbacks=[{"name": "checkpoint", "monitor": "val/bleu"}])
+    with pytest.raises(ConfigError) as refusal:
+        run(job)
+    assert str(refusal.value) == (
+        "callbacks.checkpoint.monitor: must be one of val/loss, val/bits_per_byte, but got 'val/bleu'. "
+        "Did you mean 'val/loss'?"
+    )
+    assert list(job.folder.iterdir()) == []
+
+
+def test_a_loss_that_blocks_report_may_say_which_is_best(make_job):
+    """Some of what a validation measures is known from the model alone."""
+    callbacks = [{"name": "checkpoint", "monitor": "val/balance", "mode": "max"}, {"name": "early_stopping"}]
+    record = run(make_job(callbacks=callbacks, ffn={"name": "moe", "n_experts": 2, "top_k": 1}))
+    highest = max(record.metrics["validations"], key=lambda v: v["val/balance"])
+    assert load(make_job().folder / "checkpoints" / "best.ckpt")["global_step"] == highest["step"]
+    callbacks = [{"name": "checkpoint", "monitor": "val/balance"}, {"name": "early_stopping", "monitor": "x"}]
+    with pytest.raises(ConfigError) as refusal:
+        run(make_job("dense", callbacks=callbacks))
+    assert [line.partition(":")[0] for line in str(refusal.value).splitlines()] == [
+        "callbacks.early_stopping.monitor",
+        "callbacks.checkpoint.monitor",
+    ]
+
+
+def test_bits_a_byte_may_say_which_is_best(make_job):
+    job = make_job(callbacks=[{"name": "checkpoint", "monitor": "val/bits_per_byte"}])
+    record = run(job)
+    assert load(job.folder / "checkpoints" / "best.ckpt")["global_step"] == record.metrics["best"]["step"]
 
 
 def test_a_checkpoint_holds_what_a_model_needs_to_speak(make_job):

@@ -1,9 +1,11 @@
 """Early stopping: how many validations pass without an improvement, and what counts as one."""
 
+import re
 from types import SimpleNamespace
 
 import pytest
 
+from registry.errors import ConfigError
 from training.callback.early_stopping import EarlyStopping
 from training.run import run
 
@@ -54,10 +56,11 @@ def test_it_ends_a_run(make_job):
 
 
 def test_a_metric_that_is_not_there_is_refused_with_those_that_are(make_job):
-    with pytest.raises(
-        ValueError, match=r"^callbacks\.early_stopping\.monitor must be one of val/loss, but got 'x'\.$"
-    ):
-        run(make_job(callbacks=[{"name": "early_stopping", "monitor": "x"}]))
+    job = make_job(callbacks=[{"name": "early_stopping", "monitor": "x"}])
+    sentence = "callbacks.early_stopping.monitor: must be one of val/loss, val/bits_per_byte, but got 'x'."
+    with pytest.raises(ConfigError, match=f"^{re.escape(sentence)}$"):
+        run(job)
+    assert list(job.folder.iterdir()) == []
 
 
 def test_refusals():

@@ -12,10 +12,7 @@ from training.data.text import Text
 from training.objective.masked_token import MaskedToken
 from training.tokenizer.byte import Byte
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.isinstance.treespec, LeafSpec:FutureWarning"),  # Lightning, on torch 2.13
-    pytest.mark.filterwarnings("ignore:Be aware that when using `ckpt_path`"),
-]
+pytestmark = pytest.mark.usefixtures("quiet")
 
 
 class Counts(L.LightningModule):
