@@ -14,6 +14,7 @@ import torch
 from registry.compose import launch
 from train import compare, main, train
 from training.checkpoint import load
+from training.generate import main as generate
 from training.results import read_record
 
 ROOT = Path(__file__).parents[1]
@@ -127,14 +128,13 @@ def test_a_position_that_follows_trees_learns_where_there_are_some(here):
     assert record.spec["data"]["trees"] == "nesting"
 
 
-def test_an_objective_that_keeps_no_trees_is_refused_them(here, capsys):
-    words = ["model=encoder_decoder", "encoder.n_layers=1", "data.trees=nesting"]
-    assert command(*words) == 2
-    assert capsys.readouterr().err == (
-        "error: data: trees must be 'none' for SpanCorruption, which does not keep the heads of a window's tokens, "
-        "but got 'nesting'. Use another objective.\n"
-    )
-    assert runs(here) == []
+def test_trees_are_made_of_what_an_encoder_is_shown_in_training_and_of_a_prompt(here, capsys):
+    words = ["model=encoder_decoder", "encoder.n_layers=1", "encoder.position=dependency", "data.trees=nesting"]
+    assert command(*words) == 0
+    assert "trees: made from the tokens that the model is shown\n" in capsys.readouterr().out
+    (folder,) = runs(here)
+    assert read_record(folder).data["trees"] == "made"
+    assert generate([str(folder), "--prompt", "the (quick", "--max-new-tokens", "3"]) == 0
 
 
 def test_a_loss_that_is_no_number_ends_with_76(here, capsys):

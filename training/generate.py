@@ -17,12 +17,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from blocks.contracts import Layout, Memory, Model, State
+from blocks.contracts import AttentionPosition, Layout, Memory, Model, State
 from registry import factory
 from registry.errors import BlockwrightError, CheckpointError, ConfigError
+from training.batch import governed
 from training.checkpoint import check_fits
 from training.checkpoint import load as load_checkpoint
-from training.contracts import Example, Objective, Tokenizer, shape_of
+from training.contracts import Example, Objective, Tokenizer, TreeMaker, shape_of
 from training.results import Record, read_record
 
 Choose = Callable[[Tensor], Tensor]
@@ -40,6 +41,7 @@ def generate(
     choose: Choose | None = None,
     samples: int = 1,
     banned: Sequence[int] = (),
+    trees: TreeMaker | None = None,
 ) -> list[list[np.ndarray]]:
     """Go on from several prompts of any lengths in one batch: the prompts at once, then token by token.
 
@@ -51,6 +53,7 @@ def generate(
         choose: How a token is picked. None: the likeliest.
         samples: Answers a prompt; the prompt is read once for all of them.
         banned: Ids that are never taken.
+        trees: Makes the trees of the sources, for an encoder whose positions follow them.
 
     Returns:
         For each prompt its answers: new tokens alone, without the one that ended them.
@@ -59,7 +62,7 @@ def generate(
     device = next(model.parameters()).device
     with speaking(model), torch.inference_mode():
         tokens, layout = padded([p.tokens for p in prompts], "left", device)
-        memory = read_sources(model, prompts, device)
+        memory = read_sources(model, prompts, device, trees)
         state: State | None = model.empty_state(len(prompts), tokens.shape[1] + max_new_tokens)
         x, state = model.features(tokens, layout, state, memory)
         x, layout = x[:, -1:], layout.slice(tokens.shape[1] - 1, tokens.shape[1])  # every prompt ends there
@@ -121,6 +124,7 @@ def answers(
         choose=sampler(temperature, top_k, top_p, seed, device),
         samples=samples,
         banned=(tokenizer.pad, tokenizer.bos, tokenizer.mask),
+        trees=objective.trees,
     )
     return [[tokenizer.decode(ids) for ids in row] for row in said]
 
@@ -226,12 +230,15 @@ def padded(rows: Sequence[np.ndarray], side: Any, device: torch.device) -> tuple
     return tokens.to(device), Layout(layout.position.to(device), layout.document.to(device), layout.dense)
 
 
-def read_sources(model: Any, prompts: Sequence[Example], device: torch.device) -> Memory | None:
+def read_sources(
+    model: Any, prompts: Sequence[Example], device: torch.device, trees: TreeMaker | None = None
+) -> Memory | None:
     """What the encoder makes of the prompts' sources, if they have any."""
     sources = [p.source for p in prompts if p.source is not None]
     if not sources:
         return None
-    memory: Memory = model.encode(*padded(sources, "right", device))
+    tokens, layout = padded(sources, "right", device)
+    memory: Memory = model.encode(tokens, layout if trees is None else governed(tokens, layout, trees))
     return memory
 
 
@@ -288,6 +295,9 @@ def load_run(place: str | Path, which: str = "best") -> tuple[Model, Objective, 
         objective = factory(spec["objective"], ("objective",), "objective")(*asks)
         tokenizer.load_state(kept["tokenizer"])
         model = factory(spec["model"], ("model",), "model")(kept["vocab_size"])
+        if any(isinstance(m, AttentionPosition) and m.needs_trees for m in model.modules()):
+            told = (tokenizer, objective, spec["model"]["max_length"], spec["seed"])
+            factory(spec["data"], ("data",), "data")(*told)  # it hands the objective the trees of a prompt
     except KeyError as missing:
         raise CheckpointError(
             f"{place} must be a run that can be built again, but {missing} is not recorded."

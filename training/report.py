@@ -235,6 +235,13 @@ def show_table(
 # Data, and the end -------------------------------------------------------------------------------------------------
 
 
+TREES = {
+    "made": "made from the tokens that the model is shown",
+    "given": "given with the data, including masked words",
+}
+"""Where trees come from, in words; see ``training.contracts.Trees``."""
+
+
 def show_data(facts: Mapping[str, Any], out: Console = console) -> None:
     """What is learned from, and the loss that counting tokens alone would give."""
     sizes = " and ".join(
@@ -247,6 +254,9 @@ def show_data(facts: Mapping[str, Any], out: Console = console) -> None:
     if facts.get("unigram_entropy") is not None:
         told = f"unigram entropy {facts['unigram_entropy']:.4f} nats: the loss of a model that only counts tokens"
         for line in out.wrap(told, indent=2):
+            out.print(line)
+    if facts.get("trees") in TREES:
+        for line in out.wrap(f"trees: {TREES[facts['trees']]}", indent=2):
             out.print(line)
     out.print()
 

@@ -146,6 +146,19 @@ def test_every_line_fits_a_narrow_terminal(make_job, screen, monkeypatch):
     assert [line for line in lines if line != path and len(line) > 44] == []
 
 
+@pytest.mark.parametrize(
+    ("trees", "lines"),
+    [
+        ("none", []),
+        ("made", ["trees: made from the tokens that the model is shown"]),
+        ("given", ["trees: given with the data, including masked words"]),
+    ],
+)
+def test_where_trees_come_from_is_told(paper, trees, lines):
+    report.show_data({"source": "a treebank", "trees": trees}, paper)
+    assert paper.stream.text.splitlines() == ["a treebank", *lines, ""]
+
+
 # The table of parts ---------------------------------------------------------------------------------------------------
 
 

@@ -13,12 +13,12 @@ import numpy as np
 
 from registry.errors import DataError
 from training.batch import Batch
-from training.contracts import Data, Example, Objective, Tokenizer
+from training.contracts import Data, Objective, Tokenizer
 from training.data import cache
 from training.data.documents import Document, fingerprint
 from training.data.entropy import counts, unigram_entropy
 from training.data.loader import DRAW, VALIDATION, Fixed, Loader, check, check_ids, generator, place
-from training.data.trees import Nesting, Trees
+from training.data.trees import Nesting, Rule
 from training.data.windows import Windows
 
 Packing = Literal["stream", "documents"]
@@ -53,7 +53,7 @@ class RunningText(Data):
         val_fraction: float,
         val_batches: int | None,
         packing: Packing,
-        trees: Trees,
+        trees: Rule,
     ) -> None:
         super().__init__(tokenizer, objective, max_length, seed)
         length = max_length if length is None else length
@@ -77,17 +77,14 @@ class RunningText(Data):
             )
         if trees not in ("none", "nesting"):
             raise ValueError(f"trees must be 'none' or 'nesting', but got {trees!r}.")
-        if trees == "nesting" and not objective.keeps_trees:
-            raise ValueError(
-                f"trees must be 'none' for {type(objective).__name__}, which does not keep the heads of a window's "
-                "tokens, but got 'nesting'. Use another objective."
-            )
         self.batch_size = batch_size
         self.val_fraction = val_fraction
         self.val_batches = val_batches
         self.window = objective.window(length)
         self.end = tokenizer.eos if packing == "documents" else None
-        self.gives_trees = trees == "nesting"
+        if trees == "nesting":
+            self.trees = "made"
+            objective.trees = Nesting(tokenizer).heads
         self._facts: dict[str, Any] = {}
 
     @abstractmethod
@@ -112,7 +109,6 @@ class RunningText(Data):
         self.train = self._windows("training", train, digests[0])
         self.val = self._windows("validation", val, digests[1])
         self.val_documents = val
-        self.nesting = Nesting(self.tokenizer) if self.gives_trees else None
         check(self._train_batch(0, 0), self.tokenizer, self.max_length)
 
         val_bytes = sum(d.size for d in val)
@@ -159,10 +155,8 @@ class RunningText(Data):
 
     def _batch(self, windows: Windows, starts: np.ndarray, rng: np.random.Generator) -> Batch:
         step_seed = int(rng.integers(2**63))
-        examples = windows.examples(starts, self.end)
-        if self.nesting is not None:
-            examples = _with_heads(examples, self.nesting)
-        return self.objective.batch(examples, rng)._replace(step_seed=step_seed)
+        batch = self.objective.batch(windows.examples(starts, self.end), rng)._replace(step_seed=step_seed)
+        return batch if self.objective.trees is None else batch.with_trees(self.objective.trees)
 
     def _windows(self, what: str, documents: list[Document], digest: str) -> Windows:
         """The tokens of documents, from the cache if they are there."""
@@ -184,12 +178,6 @@ class RunningText(Data):
                 f"Use more text, {more}or a shorter data.length."
             )
         return Windows(tokens, self.window, self.objective.overlap)
-
-
-def _with_heads(examples: list[Example], nesting: Nesting) -> list[Example]:
-    """Windows of one length, with their trees."""
-    heads = nesting.heads(np.stack([example.tokens for example in examples]))
-    return [example._replace(heads=row) for example, row in zip(examples, heads, strict=True)]
 
 
 def _identity(tokenizer: Tokenizer) -> str:
