@@ -30,13 +30,14 @@ Gives = Literal["text", "pairs"]
 
 
 Trees = Literal["none", "made", "given"]
-"""Where the governors of data's tokens (``Layout.heads``) come from. ``made``: from the tokens that a model is shown, after
-an objective has hidden what it asks for, so that a tree holds nothing of the answer. ``given``: with the data, for the
-whole text; they are those of hidden words as well."""
+"""Where the governors of data's tokens (``Layout.heads``) come from.
+
+``made``: from the tokens that a model is shown, after an objective has hidden what it asks for, so that a tree holds
+nothing of the answer. ``given``: with the data, for the whole text; they are those of hidden words as well."""
 
 TreeMaker = Callable[[np.ndarray], np.ndarray]
-"""Finds the governor of each token of some rows: ids (B, T) to indices into the row (B, T); a root has its own. It knows
-the ids alone."""
+"""Finds the governor of each token of some rows, from their ids alone: (B, T) to indices into the row (B, T); a root has
+its own."""
 
 
 def shape_of(model: Mapping[str, Any]) -> Shape:
@@ -141,10 +142,10 @@ class Objective(ABC):
     """Whether it keeps the documents of a window apart."""
 
     keeps_trees: ClassVar[bool] = False
-    """Whether its rows keep the trees that are given with the data. Trees that are made come after it, by themselves."""
+    """Whether its rows keep the trees that are given with the data. Trees that are made come after it."""
 
     trees: TreeMaker | None = None
-    """Makes the trees of the rows that a model is shown, in training and from a prompt. Data whose trees are made sets it."""
+    """Makes the trees of the rows that a model is shown, also those of a prompt. Data whose trees are made sets it."""
 
     def __init__(self, tokenizer: Tokenizer, max_length: int, shape: Shape, gives: Gives, /) -> None:
         self.tokenizer = tokenizer

@@ -27,8 +27,8 @@ class Text(RunningText):
         val_batches: Batches a validation, from all over the text. None: all of it.
         packing: ``stream``: a window is read as one text, whatever documents it touches. ``documents``: no token sees
             another document.
-        trees: ``nesting``: each token hangs on another by brackets and indentation, for positions that follow a tree. The
-            trees are those of the rows that the model is shown: of what is hidden from it they say nothing.
+        trees: ``nesting``: each token hangs on another by brackets and indentation, for positions that follow a tree.
+            The trees are those of the rows that the model is shown: of what is hidden from it they say nothing.
 
     Raises:
         ValueError: A choice is out of bounds, or a row is longer than the model takes.
