@@ -36,8 +36,9 @@ Trees = Literal["none", "made", "given"]
 nothing of the answer. ``given``: with the data, for the whole text; they are those of hidden words as well."""
 
 TreeMaker = Callable[[np.ndarray], np.ndarray]
-"""Finds the governor of each token of some rows, from their ids alone: (B, T) to indices into the row (B, T); a root has
-its own."""
+"""Finds the governor of each token of some rows, from their ids alone: (B, T) to indices into the row (B, T).
+
+A root has its own index."""
 
 
 def shape_of(model: Mapping[str, Any]) -> Shape:
