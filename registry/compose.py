@@ -34,6 +34,7 @@ from registry import plugins
 from registry.core import REGISTRY, Registry
 from registry.errors import STOPPED, BlockwrightError, CheckpointError, ConfigError, MachineError
 from registry.options import Known, Option, options
+from registry.program import as_started
 from registry.scan import builtin
 from registry.slots import refuse_targets, trace
 from registry.tables import MODEL_SLOTS, RUN_LISTS, RUN_SLOTS, STACK_SLOTS
@@ -564,7 +565,7 @@ def help_text(groups: dict[str, list[str]]) -> str:
     lines = [textwrap.wrap(names, 110 - width) for _, names in sorted(rows.items())]
     blocks = [f"\n{' ' * (width + 4)}".join(wrapped) for wrapped in lines]
     shown = [f"  {group:{width}}  {block}" for group, block in zip(sorted(rows), blocks, strict=True)]
-    return HELP.replace("{groups}", "\n".join(shown))
+    return as_started(HELP).replace("{groups}", "\n".join(shown))
 
 
 def reserve(runs: Path, name: str) -> Path:

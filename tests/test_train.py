@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from registry.compose import launch
-from train import compare, main, train
+from train import compare, train
 from training.checkpoint import load
 from training.generate import main as generate
 from training.results import read_record
@@ -207,12 +207,41 @@ def test_a_signal_before_there_is_anything_to_save_says_so(here, capsys, monkeyp
     assert runs(here) == []
 
 
-def test_a_signal_while_the_program_starts_is_no_traceback(capsys, monkeypatch):
-    monkeypatch.setattr("registry.compose.launch", lambda *args: signal.raise_signal(signal.SIGINT))
-    with pytest.raises(SystemExit) as end:
-        main()
-    assert end.value.code == 75
-    assert capsys.readouterr().err.strip() == "stopped by SIGINT before a run began"
+@pytest.mark.parametrize("handler", [signal.SIG_DFL, signal.SIG_IGN], ids=["as_usual", "ignored_by_nohup"])
+def test_a_signal_while_the_program_starts_is_no_traceback(handler):
+    """In a process of its own: a shell may have it ignore the signal, as one does that starts it in the background."""
+    start = (
+        "import signal, train, registry.compose as compose;"
+        "compose.launch = lambda *args: signal.raise_signal(signal.SIGINT); train.main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", start],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, handler),
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (75, "", "stopped by SIGINT before a run began\n")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_run_goes_on_without_its_output(here):
+    with open("/dev/full", "w") as full:
+        process = subprocess.run(
+            [sys.executable, str(ROOT / "train.py"), *small("name=unseen")],
+            cwd=here,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    assert (process.returncode, process.stderr) == (
+        5,
+        'error: standard output must take what is printed, but got "No space left on device". What was started goes on.\n',
+    )
+    record = read_record(here / "runs" / "unseen")
+    assert (record.status, record.metrics["steps"]) == ("done", 4)
+    assert all((here / "runs" / "unseen" / file).exists() for file in record.files.values())
 
 
 def test_a_kill_while_a_checkpoint_is_written_leaves_the_one_before_to_go_on_from(here):

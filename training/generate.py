@@ -394,8 +394,10 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _stdin() -> list[str]:
-    return [] if sys.stdin.isatty() else sys.stdin.readlines()
+    return [] if sys.stdin is None or sys.stdin.isatty() else sys.stdin.readlines()
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from registry.program import run
+
+    run(main)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from registry import REGISTRY
+from registry.program import program, python
 from training.console import Console, console, count, crop, duration, size
 from training.results import Record, read_records
 from training.summary import Part, Summary
@@ -290,13 +291,13 @@ def near(folder: Path) -> Path:
 def next_commands(record: Record, folder: Path) -> list[str]:
     """How to go on from here: generate, resume, run again."""
     words = record.command[: len(record.command) - len(record.overrides)]
-    program, place = shlex.join(words) or "python train.py", shlex.quote(str(folder))
+    train, place = shlex.join(words or program()), shlex.quote(str(folder))
     commands = []
     saved = "last" in record.files or "best" in record.files
     if saved and (record.spec.get("model") or {}).get("decoder"):
         prompt = "--prompt 'import '" if record.data.get("gives") == "text" else "--prompt '...'"
-        commands.append(f"python -m training.generate {place} {prompt}")
-    again = f"{program} rerun={place}"
+        commands.append(f"{shlex.quote(python())} -m training.generate {place} {prompt}")
+    again = f"{train} rerun={place}"
     if record.status == "diverged":
         lr = (record.spec.get("optimizer") or {}).get("lr")
         return [*commands, f"{again} optimizer.lr={lr / 3:.2g}" if lr else again]

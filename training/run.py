@@ -22,6 +22,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from blocks.contracts import Answer, AttentionPosition, Model
 from registry import REGISTRY, factory
 from registry.errors import BlockwrightError, ConfigError, DataError
+from registry.program import program
 from training import machine, report
 from training.callback.checkpoint import Checkpoint
 from training.checkpoint import SafeCheckpointIO, check_fits
@@ -30,7 +31,7 @@ from training.console import console
 from training.contracts import Data, Objective, Optimizer, Schedule, Tokenizer, shape_of
 from training.logger.csv import Csv
 from training.meter import DivergedError, Meter
-from training.results import Record, git_state, now, program, versions, write_whole
+from training.results import Record, git_state, now, versions, write_whole
 from training.resume import RETOLD, all_changes
 from training.resume import check as check_resume
 from training.signals import Signals, Stopped

@@ -1,5 +1,6 @@
 """What is printed: only choices that differ, a table that adds up, lines that fit, a comparison that names failures."""
 
+import io
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -69,6 +70,33 @@ def test_no_color_means_none(screen, monkeypatch):
 def test_the_live_line_never_wraps(screen):
     screen.live("x" * 100)
     assert len(screen.stream.text) == len("\r") + 43 + len("\x1b[K")
+
+
+class Broken(Terminal):
+    """A stream that takes nothing, as one on a full disk does."""
+
+    def write(self, text):
+        raise OSError(28, "No space left on device")
+
+
+def closed():
+    stream = io.TextIOWrapper(io.BytesIO())
+    stream.close()
+    return stream
+
+
+@pytest.mark.parametrize("stream", [Broken(), Broken(terminal=False), closed()], ids=["live", "plain", "closed"])
+def test_a_stream_that_takes_nothing_ends_no_run(stream):
+    out = Console(stream)
+    out.print("a line", "bold")
+    out.live("a live line")
+    out.settle()
+
+
+def test_a_program_without_standard_output_prints_nowhere(monkeypatch):
+    monkeypatch.setattr("sys.stdout", None)
+    Console().print("a line")
+    assert not Console().terminal
 
 
 def test_an_old_encoding_gets_what_it_can_say():
