@@ -21,7 +21,7 @@ TRAIN = "train"
 """The module that trains; ``blockwright`` is its command where this project is installed."""
 
 
-# How it was started -----------------------------------------------------------------------------------------------------
+# How it was started ---------------------------------------------------------------------------------------------------
 
 
 def program() -> list[str]:
@@ -66,7 +66,7 @@ def _near(path: Path) -> str:
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
-# How it ends ------------------------------------------------------------------------------------------------------------
+# How it ends ----------------------------------------------------------------------------------------------------------
 
 
 class OutputLostError(BaseException):

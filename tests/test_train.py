@@ -237,7 +237,8 @@ def test_a_run_goes_on_without_its_output(here):
         )
     assert (process.returncode, process.stderr) == (
         5,
-        'error: standard output must take what is printed, but got "No space left on device". What was started goes on.\n',
+        'error: standard output must take what is printed, but got "No space left on device". '
+        "What was started goes on.\n",
     )
     record = read_record(here / "runs" / "unseen")
     assert (record.status, record.metrics["steps"]) == ("done", 4)

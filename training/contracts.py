@@ -234,7 +234,8 @@ class Data(L.LightningDataModule, ABC):
     def facts(self) -> dict[str, Any]:
         """After ``setup``: fingerprint (hex digest of the content), train_tokens, val_tokens, train_bytes,
         val_bytes, bytes_per_token, unigram_entropy (nats a token, of the validation text under the training
-        counts), source (a short human description). Plain containers."""
+        counts), source (a short human description), prompt (a short one from the training data, of one line), notes
+        (what a person should know of how the data is used, a sentence each). Plain containers."""
 
     @abstractmethod
     def samples(self) -> Iterator[str]:

@@ -256,6 +256,9 @@ def show_data(facts: Mapping[str, Any], out: Console = console) -> None:
         told = f"unigram entropy {facts['unigram_entropy']:.4f} nats: the loss of a model that only counts tokens"
         for line in out.wrap(told, indent=2):
             out.print(line)
+    for note in facts.get("notes") or []:
+        for line in out.wrap(note, indent=2):
+            out.print(line, "bad")
     if facts.get("trees") in TREES:
         for line in out.wrap(f"trees: {TREES[facts['trees']]}", indent=2):
             out.print(line)
@@ -276,6 +279,8 @@ def show_end(record: Record, folder: Path, out: Console = console) -> None:
         rows.append(("best", f"validation loss {best['val/loss']:.4f}{bits} at step {best['step']:,}"))
         if entropy := record.data.get("unigram_entropy"):
             rows.append(("", f"unigram entropy of the data {entropy:.4f}"))
+            if best["val/loss"] > entropy:
+                rows.append(("", "the loss is above it: counting tokens predicts the text better than this model"))
     folder = near(folder)
     rows += [("files" if i == 0 else "", str(folder / file)) for i, file in enumerate(record.files.values())]
     rows += [("next" if i == 0 else "", command) for i, command in enumerate(next_commands(record, folder))]
@@ -295,8 +300,9 @@ def next_commands(record: Record, folder: Path) -> list[str]:
     commands = []
     saved = "last" in record.files or "best" in record.files
     if saved and (record.spec.get("model") or {}).get("decoder"):
-        prompt = "--prompt 'import '" if record.data.get("gives") == "text" else "--prompt '...'"
-        commands.append(f"{shlex.quote(python())} -m training.generate {place} {prompt}")
+        prompt = record.data.get("prompt") or "..."
+        gap = "=" if prompt.startswith("-") else " "  # argparse would take it for an option
+        commands.append(f"{shlex.quote(python())} -m training.generate {place} --prompt{gap}{shlex.quote(prompt)}")
     again = f"{train} rerun={place}"
     if record.status == "diverged":
         lr = (record.spec.get("optimizer") or {}).get("lr")

@@ -42,7 +42,10 @@ def test_a_closed_output_is_a_sentence_and_status_5():
 
 def test_a_reader_that_leaves_is_no_mistake():
     done = shell("{ py train.py --help; echo $? >&2; } | head -n 1")
-    assert done.stdout == "Blockwright composes a sequence model from named blocks, trains it and says what it was worth.\n"
+    assert (
+        done.stdout
+        == "Blockwright composes a sequence model from named blocks, trains it and says what it was worth.\n"
+    )
     assert done.stderr == "0\n"
 
 

@@ -123,6 +123,8 @@ class RunningText(Data):
                 counts(self.train.tokens, self.vocab_size), counts(self.val.tokens, self.vocab_size)
             ),
             "source": self.source,
+            "prompt": self._prompt(train),
+            "notes": self._notes(),
         }
 
     @property
@@ -148,6 +150,30 @@ class RunningText(Data):
         lines = [[line[:PROMPT] for line in head if line.strip()] for head in heads]
         for at in range(0, max(map(len, lines)), LINES_BETWEEN):
             yield from (some[at] for some in lines if at < len(some))
+
+    def _prompt(self, documents: list[Document]) -> str:
+        """How a line of the training text begins: some whole words, or what fits where there are none.
+
+        It leaves half of a row for an answer, and can be copied from a terminal.
+        """
+        lines = [line.strip() for line in documents[0].read(HEAD).decode(errors="ignore").splitlines()]
+        lines = [line for line in lines if line and line.isprintable()]
+        plain = (line for line in lines if line[0].isalpha() and " " in line and "'" not in line)
+        line = next(plain, (lines or [""])[0])[:PROMPT]
+        start = line.find(" ", PROMPT // 4)
+        prompt = line if start < 0 else line[:start]
+        while len(prompt) > 1 and len(self.tokenizer.encode(prompt)) > self.max_length // 2:
+            prompt = prompt[:-1]
+        return prompt.rstrip()
+
+    def _notes(self) -> list[str]:
+        there = self.train.an_epoch
+        if self.batch_size <= there:
+            return []
+        return [
+            f"a batch has {self.batch_size:,} windows, but the training text only {there:,}: each batch repeats them. "
+            "Use more text, a smaller data.batch_size or a shorter data.length."
+        ]
 
     def _train_batch(self, epoch: int, index: int) -> Batch:
         starts = self.train.shuffled(self.batch_size, self.seed, epoch, index)
