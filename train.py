@@ -6,10 +6,7 @@ python train.py -m attention=mha,gqa,mqa seed=1,2,3
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING
-
-from registry.errors import STOPPED
 
 if TYPE_CHECKING:
     from registry.compose import Job, Record
@@ -33,14 +30,14 @@ def compare(records: list[Record]) -> int:
 
 def main() -> None:
     """The command ``blockwright``, which is ``python train.py``."""
-    try:
+    from registry.program import run
+
+    def command() -> int:
         from registry.compose import launch
 
-        status = launch(train, compare)
-    except KeyboardInterrupt:  # in a run it never gets here
-        print("stopped by SIGINT before a run began", file=sys.stderr)
-        status = STOPPED
-    raise SystemExit(status)
+        return launch(train, compare)
+
+    run(command, goes_on=True, idle=" before a run began")  # one that has begun answers signals itself
 
 
 if __name__ == "__main__":

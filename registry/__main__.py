@@ -18,6 +18,7 @@ from registry.compose import report
 from registry.core import REGISTRY
 from registry.errors import BlockwrightError, ConfigError
 from registry.new import template
+from registry.program import as_started, run
 from registry.scan import builtin
 from registry.show import Known, grids, overview, page
 from registry.values import guess
@@ -41,9 +42,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BlockwrightError as error:
         report(error)
         return error.status
-    except BrokenPipeError:  # the reader of our output has seen enough
-        sys.stderr.close()
-        return 0
 
 
 def names(words: list[str]) -> int:
@@ -84,7 +82,7 @@ def show(wanted: list[str]) -> int:
             near = guess(word, [*REGISTRY.names(), *(REGISTRY[n].short for n in REGISTRY.names())])
             raise ConfigError(f"show: no block is named {word!r}{near}")
         for name in found:
-            print(page(REGISTRY[name]))
+            print(as_started(page(REGISTRY[name])))
             print()
     return 0
 
@@ -151,4 +149,4 @@ def matrix(words: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run(main)

@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from registry.compose import launch
-from train import compare, main, train
+from train import compare, train
 from training.checkpoint import load
+from training.generate import main as generate
 from training.results import read_record
 
 ROOT = Path(__file__).parents[1]
@@ -127,14 +128,13 @@ def test_a_position_that_follows_trees_learns_where_there_are_some(here):
     assert record.spec["data"]["trees"] == "nesting"
 
 
-def test_an_objective_that_keeps_no_trees_is_refused_them(here, capsys):
-    words = ["model=encoder_decoder", "encoder.n_layers=1", "data.trees=nesting"]
-    assert command(*words) == 2
-    assert capsys.readouterr().err == (
-        "error: data: trees must be 'none' for SpanCorruption, which does not keep the heads of a window's tokens, "
-        "but got 'nesting'. Use another objective.\n"
-    )
-    assert runs(here) == []
+def test_trees_are_made_of_what_an_encoder_is_shown_in_training_and_of_a_prompt(here, capsys):
+    words = ["model=encoder_decoder", "encoder.n_layers=1", "encoder.position=dependency", "data.trees=nesting"]
+    assert command(*words) == 0
+    assert "trees: made from the tokens that the model is shown\n" in capsys.readouterr().out
+    (folder,) = runs(here)
+    assert read_record(folder).data["trees"] == "made"
+    assert generate([str(folder), "--prompt", "the (quick", "--max-new-tokens", "3"]) == 0
 
 
 def test_a_loss_that_is_no_number_ends_with_76(here, capsys):
@@ -207,12 +207,42 @@ def test_a_signal_before_there_is_anything_to_save_says_so(here, capsys, monkeyp
     assert runs(here) == []
 
 
-def test_a_signal_while_the_program_starts_is_no_traceback(capsys, monkeypatch):
-    monkeypatch.setattr("registry.compose.launch", lambda *args: signal.raise_signal(signal.SIGINT))
-    with pytest.raises(SystemExit) as end:
-        main()
-    assert end.value.code == 75
-    assert capsys.readouterr().err.strip() == "stopped by SIGINT before a run began"
+@pytest.mark.parametrize("handler", [signal.SIG_DFL, signal.SIG_IGN], ids=["as_usual", "ignored_by_nohup"])
+def test_a_signal_while_the_program_starts_is_no_traceback(handler):
+    """In a process of its own: a shell may have it ignore the signal, as one does that starts it in the background."""
+    start = (
+        "import signal, train, registry.compose as compose;"
+        "compose.launch = lambda *args: signal.raise_signal(signal.SIGINT); train.main()"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", start],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, handler),
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (75, "", "stopped by SIGINT before a run began\n")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_run_goes_on_without_its_output(here):
+    with open("/dev/full", "w") as full:
+        process = subprocess.run(
+            [sys.executable, str(ROOT / "train.py"), *small("name=unseen")],
+            cwd=here,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    assert (process.returncode, process.stderr) == (
+        5,
+        'error: standard output must take what is printed, but got "No space left on device". '
+        "What was started goes on.\n",
+    )
+    record = read_record(here / "runs" / "unseen")
+    assert (record.status, record.metrics["steps"]) == ("done", 4)
+    assert all((here / "runs" / "unseen" / file).exists() for file in record.files.values())
 
 
 def test_a_kill_while_a_checkpoint_is_written_leaves_the_one_before_to_go_on_from(here):

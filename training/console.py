@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import shutil
 import sys
 import textwrap
-from typing import TextIO
+from typing import Any, TextIO
+
+NOWHERE: Any = io.TextIOBase()
+"""Takes nothing: every write is refused."""
 
 CODES = {"bold": "1", "dim": "2", "good": "32", "bad": "31", "accent": "36"}
 
@@ -20,12 +25,17 @@ class Console:
 
     @property
     def stream(self) -> TextIO:
-        return self._stream or sys.stdout
+        """Where it writes; what takes nothing, where a program has no standard output."""
+        return self._stream or sys.stdout or NOWHERE
 
     @property
     def terminal(self) -> bool:
         """Whether someone watches, on something that can overwrite a line."""
-        return self.stream.isatty() and os.environ.get("TERM") != "dumb"
+        try:
+            watched = self.stream.isatty()
+        except ValueError:  # it is closed
+            watched = False
+        return watched and os.environ.get("TERM") != "dumb"
 
     @property
     def width(self) -> int:
@@ -69,11 +79,9 @@ class Console:
 
     def _write(self, text: str) -> None:
         encoding = self.stream.encoding or "utf-8"
-        try:
+        with contextlib.suppress(OSError, ValueError):  # a full disk or a closed stream: a run does not end for that
             self.stream.write(text.encode(encoding, "replace").decode(encoding))
             self.stream.flush()
-        except BrokenPipeError:  # whoever read along has left (| head); a run does not end for that
-            os.dup2(os.open(os.devnull, os.O_WRONLY), self.stream.fileno())
 
 
 def printable(text: str) -> str:

@@ -14,7 +14,7 @@ validation measures.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, ClassVar, Literal, NamedTuple
 
 import lightning as L
@@ -32,6 +32,18 @@ Gives = Literal["text", "pairs"]
 """What data is made of: running text, cut to windows; or sources and their targets."""
 
 
+Trees = Literal["none", "made", "given"]
+"""Where the governors of data's tokens (``Layout.heads``) come from.
+
+``made``: from the tokens that a model is shown, after an objective has hidden what it asks for, so that a tree holds
+nothing of the answer. ``given``: with the data, for the whole text; they are those of hidden words as well."""
+
+TreeMaker = Callable[[np.ndarray], np.ndarray]
+"""Finds the governor of each token of some rows, from their ids alone: (B, T) to indices into the row (B, T).
+
+A root has its own index."""
+
+
 def shape_of(model: Mapping[str, Any]) -> Shape:
     """The shape of the model that a complete spec describes."""
     return "_".join(stack for stack in ("encoder", "decoder") if model.get(stack))  # type: ignore[return-value]
@@ -43,8 +55,8 @@ class Example(NamedTuple):
     tokens: a window of running text, or the target of a pair (without bos and eos).
     source: the other half of a pair. None: running text.
     document: for each token of a window, which of its documents it belongs to, from 0. None: all are one.
-    heads: for each token of a window, the index in the window of its head in a tree: a token of the same document
-        that stands before it, or itself (a root). None: no tree is known.
+    heads: for each token of a window, the index in the window of its governor in a tree that is given with the data: a
+        token of the same document, or itself (a root). None: no tree is given.
     """
 
     tokens: np.ndarray
@@ -133,8 +145,11 @@ class Objective(ABC):
     packs: ClassVar[bool] = True
     """Whether it keeps the documents of a window apart."""
 
-    keeps_trees: ClassVar[bool] = True
-    """Whether the tokens of a window keep the heads that the data gives them."""
+    keeps_trees: ClassVar[bool] = False
+    """Whether its rows keep the trees that are given with the data. Trees that are made come after it."""
+
+    trees: TreeMaker | None = None
+    """Makes the trees of the rows that a model is shown, also those of a prompt. Data whose trees are made sets it."""
 
     def __init__(self, tokenizer: Tokenizer, max_length: int, shape: Shape, gives: Gives, /) -> None:
         self.tokenizer = tokenizer
@@ -211,8 +226,8 @@ class Data(L.LightningDataModule, ABC):
     families: ClassVar[tuple[str, ...]] = ("data",)
     gives: ClassVar[Gives] = "text"
 
-    gives_trees: bool = False
-    """Whether its batches say where each token hangs in a tree (``Layout.heads``). Known before ``setup``."""
+    trees: Trees = "none"
+    """Where the trees of its batches (``Layout.heads``) come from. Known before ``setup``."""
 
     def __init__(self, tokenizer: Tokenizer, objective: Objective, max_length: int, seed: int, /) -> None:
         super().__init__()
@@ -231,7 +246,8 @@ class Data(L.LightningDataModule, ABC):
     def facts(self) -> dict[str, Any]:
         """After ``setup``: fingerprint (hex digest of the content), train_tokens, val_tokens, train_bytes,
         val_bytes, bytes_per_token, unigram_entropy (nats a token, of the validation text under the training
-        counts), source (a short human description). Plain containers."""
+        counts), source (a short human description), prompt (a short one from the training data, of one line), notes
+        (what a person should know of how the data is used, a sentence each). Plain containers."""
 
     @abstractmethod
     def samples(self) -> Iterator[str]:

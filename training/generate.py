@@ -7,6 +7,7 @@ echo 'def main(' | python -m training.generate runs/<name>
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -17,12 +18,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from blocks.contracts import Layout, Memory, Model, State
+from blocks.contracts import AttentionPosition, Layout, Memory, Model, State
 from registry import factory
 from registry.errors import BlockwrightError, CheckpointError, ConfigError
+from training.batch import governed
 from training.checkpoint import check_fits
 from training.checkpoint import load as load_checkpoint
-from training.contracts import Example, Objective, Tokenizer, shape_of
+from training.contracts import Example, Objective, Tokenizer, TreeMaker, shape_of
 from training.results import Record, read_record
 
 Choose = Callable[[Tensor], Tensor]
@@ -40,6 +42,7 @@ def generate(
     choose: Choose | None = None,
     samples: int = 1,
     banned: Sequence[int] = (),
+    trees: TreeMaker | None = None,
 ) -> list[list[np.ndarray]]:
     """Go on from several prompts of any lengths in one batch: the prompts at once, then token by token.
 
@@ -51,6 +54,7 @@ def generate(
         choose: How a token is picked. None: the likeliest.
         samples: Answers a prompt; the prompt is read once for all of them.
         banned: Ids that are never taken.
+        trees: Makes the trees of the sources, for an encoder whose positions follow them.
 
     Returns:
         For each prompt its answers: new tokens alone, without the one that ended them.
@@ -59,7 +63,7 @@ def generate(
     device = next(model.parameters()).device
     with speaking(model), torch.inference_mode():
         tokens, layout = padded([p.tokens for p in prompts], "left", device)
-        memory = read_sources(model, prompts, device)
+        memory = read_sources(model, prompts, device, trees)
         state: State | None = model.empty_state(len(prompts), tokens.shape[1] + max_new_tokens)
         x, state = model.features(tokens, layout, state, memory)
         x, layout = x[:, -1:], layout.slice(tokens.shape[1] - 1, tokens.shape[1])  # every prompt ends there
@@ -121,6 +125,7 @@ def answers(
         choose=sampler(temperature, top_k, top_p, seed, device),
         samples=samples,
         banned=(tokenizer.pad, tokenizer.bos, tokenizer.mask),
+        trees=objective.trees,
     )
     return [[tokenizer.decode(ids) for ids in row] for row in said]
 
@@ -132,7 +137,12 @@ def ask(objective: Objective, text: str) -> Example:
         ConfigError: The objective trains no model that could go on, or the tokenizer can not say ``text``.
     """
     try:
+        text.encode()
         prompt = objective.prompt(text)
+    except UnicodeEncodeError as error:
+        raise ConfigError(
+            f"a prompt must be text, but character {error.start} of it is half of one, {text[error.start]!r}."
+        ) from error
     except ValueError as refusal:
         raise ConfigError(str(refusal)) from refusal
     return prompt if len(prompt.tokens) else prompt._replace(tokens=np.array([objective.tokenizer.eos]))
@@ -186,7 +196,8 @@ def sampler(temperature: float, top_k: int | None, top_p: float | None, seed: in
     """Draws tokens; from the ``top_k`` likeliest, from the likeliest that together reach ``top_p``, or from all.
 
     Raises:
-        ConfigError: ``temperature`` is negative, ``top_k`` is not positive, or ``top_p`` is not in (0, 1].
+        ConfigError: ``temperature`` is negative or infinite, ``top_k`` is not positive, ``top_p`` is not in (0, 1], or
+            ``seed`` has more than 64 bits.
     """
     if not 0 <= temperature < float("inf"):
         raise ConfigError(f"temperature must be a finite number and not negative, but got {temperature}.")
@@ -194,12 +205,15 @@ def sampler(temperature: float, top_k: int | None, top_p: float | None, seed: in
         raise ConfigError(f"top_k must be at least 1, but got {top_k}.")
     if top_p is not None and not 0 < top_p <= 1:
         raise ConfigError(f"top_p must be above 0 and at most 1, but got {top_p}.")
+    if not -(2**63) <= seed < 2**64:
+        raise ConfigError(f"seed must be a number of 64 bits, but got {seed}.")
     if temperature == 0:
         return greedy
     generator = torch.Generator(device).manual_seed(seed)
 
     def draw(logits: Tensor) -> Tensor:
-        logits = logits / temperature
+        below = logits - logits.amax(-1, keepdim=True)
+        logits = (below / temperature).masked_fill(below == 0, 0.0)  # whatever a quotient comes to, of 0 it is 0
         if top_k is not None and top_k < logits.shape[-1]:
             least = logits.topk(top_k).values[:, -1:]
             logits = logits.masked_fill(logits < least, -torch.inf)
@@ -207,6 +221,7 @@ def sampler(temperature: float, top_k: int | None, top_p: float | None, seed: in
             ordered, order = logits.sort(-1, descending=True)
             shares = ordered.softmax(-1)
             enough = shares.cumsum(-1) - shares >= top_p  # those before it reach top_p already
+            enough[:, 0] = False  # nothing stands before the likeliest
             logits = logits.masked_fill(enough.scatter(-1, order, enough), -torch.inf)
         return torch.multinomial(logits.softmax(-1), 1, generator=generator)[:, 0]
 
@@ -226,12 +241,15 @@ def padded(rows: Sequence[np.ndarray], side: Any, device: torch.device) -> tuple
     return tokens.to(device), Layout(layout.position.to(device), layout.document.to(device), layout.dense)
 
 
-def read_sources(model: Any, prompts: Sequence[Example], device: torch.device) -> Memory | None:
+def read_sources(
+    model: Any, prompts: Sequence[Example], device: torch.device, trees: TreeMaker | None = None
+) -> Memory | None:
     """What the encoder makes of the prompts' sources, if they have any."""
     sources = [p.source for p in prompts if p.source is not None]
     if not sources:
         return None
-    memory: Memory = model.encode(*padded(sources, "right", device))
+    tokens, layout = padded(sources, "right", device)
+    memory: Memory = model.encode(tokens, layout if trees is None else governed(tokens, layout, trees))
     return memory
 
 
@@ -290,6 +308,9 @@ def load_run(place: str | Path, which: str = "best") -> tuple[Model, Objective, 
         objective = factory(spec["objective"], ("objective",), "objective")(*asks)
         tokenizer.load_state(kept["tokenizer"])
         model = factory(spec["model"], ("model",), "model")(kept["vocab_size"])
+        if any(isinstance(m, AttentionPosition) and m.needs_trees for m in model.modules()):
+            told = (tokenizer, objective, spec["model"]["max_length"], spec["seed"])
+            factory(spec["data"], ("data",), "data")(*told)  # it hands the objective the trees of a prompt
     except KeyError as missing:
         raise CheckpointError(
             f"{place} must be a run that can be built again, but {missing} is not recorded."
@@ -311,8 +332,8 @@ def checkpoint_of(folder: Path, which: str) -> Path:
 def main(argv: Sequence[str] | None = None) -> int:
     """The command; returns its exit status."""
     args = parse(argv)
-    texts = args.prompt or [line.rstrip("\n") for line in _stdin()]
     try:
+        texts = [_decoded(os.fsencode(text), "--prompt") for text in args.prompt or ()] or _stdin()
         if not texts:
             raise ConfigError("prompts: there must be at least one; give --prompt, or lines on standard input.")
         if args.samples < 1:
@@ -362,7 +383,7 @@ def place(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
+        torch.zeros(1, device=device).item()  # one without memory ("meta") gives no number
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise MachineError(f"--device must be one that this machine has, but got {name!r}.") from error
     return device
@@ -373,7 +394,8 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         prog="python -m training.generate", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("run", help="the folder of a run, or one of its checkpoints")
-    parser.add_argument("--prompt", action="append", help="may be given several times; else the lines of stdin")
+    prompt = "may be given several times; else the lines of standard input, as they are before their line feeds"
+    parser.add_argument("--prompt", action="append", help=prompt)
     parser.add_argument("--max-new-tokens", type=int, help=f"else {DEFAULT_LENGTH}, or what fits into max_length")
     parser.add_argument("--temperature", type=float, default=0.0, help="0 takes the likeliest token (default)")
     parser.add_argument("--top-k", type=int, help="draw from the k likeliest tokens")
@@ -386,8 +408,31 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _stdin() -> list[str]:
-    return [] if sys.stdin.isatty() else sys.stdin.readlines()
+    """The lines of standard input as they are, without the line feed at their ends; none from a terminal."""
+    if sys.stdin is None or sys.stdin.isatty():
+        return []
+    *lines, rest = _decoded(sys.stdin.buffer.read(), "standard input").split("\n")
+    return [*lines, rest] if rest else lines
+
+
+def _decoded(data: bytes, where: str) -> str:
+    """The text of prompts.
+
+    Raises:
+        ConfigError: It is not UTF-8.
+    """
+    from training.data.encoding import SAMPLE, complaint, is_wide
+
+    try:
+        if not is_wide(data[:SAMPLE]):
+            return data.decode()
+        at = data.index(0)
+    except UnicodeDecodeError as error:
+        at = error.start
+    raise ConfigError(complaint("a prompt", where, at, data[:SAMPLE], data[at : at + SAMPLE]))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from registry.program import run
+
+    run(main)

@@ -129,7 +129,7 @@ class Meter(L.Callback):
         if self._since is None:
             return 0.0
         now = time.perf_counter()
-        elapsed, self._since = now - self._since, now
+        elapsed, self._since = max(0.0, now - self._since), now
         self.seconds += elapsed
         self._timed_tokens += tokens
         return tokens / elapsed if elapsed else 0.0

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from registry import REGISTRY
+from registry.program import program, python
 from training.console import Console, console, count, crop, duration, size
 from training.results import Record, read_records
 from training.summary import Part, Summary
@@ -235,6 +236,13 @@ def show_table(
 # Data, and the end -------------------------------------------------------------------------------------------------
 
 
+TREES = {
+    "made": "made from the tokens that the model is shown",
+    "given": "given with the data, including masked words",
+}
+"""Where trees come from, in words; see ``training.contracts.Trees``."""
+
+
 def show_data(facts: Mapping[str, Any], out: Console = console) -> None:
     """What is learned from, and the loss that counting tokens alone would give."""
     sizes = " and ".join(
@@ -247,6 +255,12 @@ def show_data(facts: Mapping[str, Any], out: Console = console) -> None:
     if facts.get("unigram_entropy") is not None:
         told = f"unigram entropy {facts['unigram_entropy']:.4f} nats: the loss of a model that only counts tokens"
         for line in out.wrap(told, indent=2):
+            out.print(line)
+    for note in facts.get("notes") or []:
+        for line in out.wrap(note, indent=2):
+            out.print(line, "bad")
+    if facts.get("trees") in TREES:
+        for line in out.wrap(f"trees: {TREES[facts['trees']]}", indent=2):
             out.print(line)
     out.print()
 
@@ -265,6 +279,8 @@ def show_end(record: Record, folder: Path, out: Console = console) -> None:
         rows.append(("best", f"validation loss {best['val/loss']:.4f}{bits} at step {best['step']:,}"))
         if entropy := record.data.get("unigram_entropy"):
             rows.append(("", f"unigram entropy of the data {entropy:.4f}"))
+            if best["val/loss"] > entropy:
+                rows.append(("", "the loss is above it: counting tokens predicts the text better than this model"))
     folder = near(folder)
     rows += [("files" if i == 0 else "", str(folder / file)) for i, file in enumerate(record.files.values())]
     rows += [("next" if i == 0 else "", command) for i, command in enumerate(next_commands(record, folder))]
@@ -280,13 +296,14 @@ def near(folder: Path) -> Path:
 def next_commands(record: Record, folder: Path) -> list[str]:
     """How to go on from here: generate, resume, run again."""
     words = record.command[: len(record.command) - len(record.overrides)]
-    program, place = shlex.join(words) or "python train.py", shlex.quote(str(folder))
+    train, place = shlex.join(words or program()), shlex.quote(str(folder))
     commands = []
     saved = "last" in record.files or "best" in record.files
     if saved and (record.spec.get("model") or {}).get("decoder"):
-        prompt = "--prompt 'import '" if record.data.get("gives") == "text" else "--prompt '...'"
-        commands.append(f"python -m training.generate {place} {prompt}")
-    again = f"{program} rerun={place}"
+        prompt = record.data.get("prompt") or "..."
+        gap = "=" if prompt.startswith("-") else " "  # argparse would take it for an option
+        commands.append(f"{shlex.quote(python())} -m training.generate {place} --prompt{gap}{shlex.quote(prompt)}")
+    again = f"{train} rerun={place}"
     if record.status == "diverged":
         lr = (record.spec.get("optimizer") or {}).get("lr")
         return [*commands, f"{again} optimizer.lr={lr / 3:.2g}" if lr else again]

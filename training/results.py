@@ -8,7 +8,6 @@ import math
 import os
 import platform
 import subprocess
-import sys
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
@@ -150,12 +149,6 @@ def git_state(folder: Path | None = None) -> dict[str, Any]:
         return {"commit": commit, "dirty": bool(ask("status", "--porcelain"))}
     except (OSError, subprocess.TimeoutExpired):
         return {}
-
-
-def program() -> list[str]:
-    """How this program was started, without its arguments, as nearly as Python knows."""
-    name = sys.argv[0]
-    return ["python", name] if name.endswith(".py") else [name]
 
 
 def _finite(value: Any) -> Any:

@@ -22,6 +22,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from blocks.contracts import Answer, AttentionPosition, Model
 from registry import REGISTRY, factory, plugins
 from registry.errors import BlockwrightError, ConfigError, DataError, MachineError
+from registry.program import program
 from registry.values import guess
 from training import machine, report
 from training.callback.checkpoint import Checkpoint
@@ -33,7 +34,7 @@ from training.logger.csv import Csv
 from training.loop import StepLoop, steps_in
 from training.meter import DivergedError, Meter
 from training.notes import notes
-from training.results import Record, git_state, now, program, versions, write_whole
+from training.results import Record, git_state, now, versions, write_whole
 from training.resume import RETOLD, all_changes
 from training.resume import check as check_resume
 from training.signals import Signals, Stopped
@@ -189,7 +190,8 @@ def tell(job: Job, parts: Parts, record: Record) -> None:
     """Print what was composed and what it costs, and note it in the record."""
     length = job.spec["model"]["max_length"]
     summary = summarise(blueprint(job, parts.data.vocab_size), job.spec["model"], length)
-    record.data = {**parts.data.facts, "gives": parts.data.gives, "vocab_size": parts.data.vocab_size}
+    about = {"gives": parts.data.gives, "trees": parts.data.trees, "vocab_size": parts.data.vocab_size}
+    record.data = {**parts.data.facts, **about}
     record.model = {
         "parameters": summary.parameters,
         "flops_per_token": summary.flops / length,
@@ -202,7 +204,7 @@ def tell(job: Job, parts: Parts, record: Record) -> None:
     report.show_summary(summary)
     for line in notes(job.spec["model"], job.spec["data"].get("length") or length):
         console.print(line, "bad")
-    report.show_data(parts.data.facts)
+    report.show_data(record.data)
 
 
 def fit(job: Job, parts: Parts, record: Record, trainer: L.Trainer, meter: Meter) -> None:
@@ -348,13 +350,22 @@ def check_head(job: Job) -> None:
 
 
 def check_trees(model: Model, data: Data) -> None:
-    """Whether the data gives the trees that a position of the model follows.
+    """Whether the data has the trees that a position of the model follows.
 
     Raises:
-        ConfigError: It gives none.
+        ConfigError: It has none, or the objective does not keep those that are given with it.
     """
     following = [m for m in model.modules() if isinstance(m, AttentionPosition) and m.needs_trees]
-    if data.gives_trees or not following:
+    if not following:
+        return
+    if data.trees == "given" and not data.objective.keeps_trees:
+        able = [n for n in REGISTRY.names("objective") if getattr(REGISTRY[n].constructor, "keeps_trees", False)]
+        raise ConfigError(
+            f"objective: it must keep the trees that are given with data {registered(data, 'data')!r} for position "
+            f"{registered(following[-1], 'position')!r}, but {registered(data.objective, 'objective')!r} does not. "
+            f"Use {' or '.join(f'objective={REGISTRY[n].short}' for n in able)}."
+        )
+    if data.trees != "none":
         return
     given, able = registered(data, "data"), [n for n in REGISTRY.names("data") if "trees" in REGISTRY[n].choices]
     others = " or ".join(f"data={REGISTRY[n].short}" for n in able)

@@ -28,6 +28,7 @@ from registry.compose.messages import in_our_words
 from registry.compose.words import Several, Word, advice, path_of, replaced, spelt
 from registry.errors import ConfigError
 from registry.options import Option
+from registry.program import as_started
 
 VERSION = {"version_base": "1.3"} if hydra.__version__.startswith("1.3") else {}
 """What Hydra 1.3 wants to be given, and 1.4 no longer."""
@@ -284,4 +285,4 @@ def help_text(groups: dict[str, list[str]]) -> str:
     lines = [textwrap.wrap(names, 110 - width) for _, names in sorted(rows.items())]
     blocks = [f"\n{' ' * (width + 4)}".join(wrapped) for wrapped in lines]
     shown = [f"  {group:{width}}  {block}" for group, block in zip(sorted(rows), blocks, strict=True)]
-    return HELP.replace("{groups}", "\n".join(shown))
+    return as_started(HELP).replace("{groups}", "\n".join(shown))

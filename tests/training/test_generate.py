@@ -1,5 +1,7 @@
 """Generation through the state: the same tokens as without it, for ragged prompts, several samples and both shapes."""
 
+import io
+import os
 import re
 
 import numpy as np
@@ -9,6 +11,7 @@ import torch
 from registry import factory
 from registry.errors import CheckpointError, ConfigError, MachineError
 from training.contracts import Example
+from training.generate import _stdin as lines_of_stdin
 from training.generate import answers, ending, generate, load_run, main, sampler
 from training.run import run
 
@@ -102,7 +105,8 @@ def test_a_model_in_training_trains_on_afterwards(model):
 
 
 def shares(logits, n=4000, **choices):
-    draw = sampler(seed=0, device=torch.device("cpu"), **{"temperature": 1.0, "top_k": None, "top_p": None, **choices})
+    usual = {"temperature": 1.0, "top_k": None, "top_p": None, "seed": 0, "device": torch.device("cpu")}
+    draw = sampler(**{**usual, **choices})
     drawn = draw(torch.tensor(logits).expand(n, -1))
     return torch.bincount(drawn, minlength=len(logits)) / n
 
@@ -125,10 +129,28 @@ def test_top_p_leaves_the_fewest_that_reach_p():
     assert (shares(logits, top_p=1.0) > 0).tolist() == [True, True, True, True]
 
 
+@pytest.mark.parametrize("temperature", [1e-3, 1e-40, 1e-320, 5e-324])
+def test_the_colder_the_likelier_and_the_likeliest_alone_in_the_end(temperature):
+    assert shares([0.5, 2.0, 1.0, -torch.inf], temperature=temperature).tolist() == [0, 1, 0, 0]
+    equally_likely = shares([2.0, 1.0, 2.0], temperature=temperature)
+    torch.testing.assert_close(equally_likely, torch.tensor([0.5, 0.0, 0.5]), atol=0.03, rtol=0)
+
+
+def test_a_high_temperature_makes_all_alike():
+    torch.testing.assert_close(shares([0.0, 50.0], temperature=1e300), torch.tensor([0.5, 0.5]), atol=0.03, rtol=0)
+
+
+@pytest.mark.parametrize("top_p", [1e-3, 1e-50, 5e-324])
+def test_the_likeliest_is_always_among_those_that_reach_p(top_p):
+    assert shares([0.5, 2.0, 1.0], top_p=top_p).tolist() == [0, 1, 0]
+    assert shares([0.5, 2.0, 1.0], top_p=top_p, temperature=1e-40).tolist() == [0, 1, 0]
+
+
 @pytest.mark.parametrize(
     ("choices", "sentence"),
     [
         ({"temperature": -1.0}, "temperature must be a finite number and not negative, but got -1.0."),
+        ({"seed": 2**64}, "seed must be a number of 64 bits, but got 18446744073709551616."),
         ({"top_k": 0}, "top_k must be at least 1, but got 0."),
         ({"top_p": 0.0}, "top_p must be above 0 and at most 1, but got 0.0."),
     ],
@@ -179,12 +201,71 @@ def test_the_command_prints_prompts_and_answers(trained, capsys):
     ]
 
 
-def test_prompts_come_from_standard_input(trained, capsys, monkeypatch):
-    import io
+@pytest.fixture
+def stdin(monkeypatch):
+    return lambda data: monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data)))
 
-    monkeypatch.setattr("sys.stdin", io.StringIO("ab\ncd\n"))
+
+def test_prompts_come_from_standard_input(trained, capsys, stdin):
+    stdin(b"ab\ncd\n")
     assert main([str(trained), "--max-new-tokens", "3"]) == 0
     assert len(re.findall(r"^-- prompt [12]$", capsys.readouterr().out, re.MULTILINE)) == 2
+
+
+@pytest.mark.parametrize(
+    ("data", "prompts"),
+    [
+        (b"ab\ncd", ["ab", "cd"]),
+        (b"ab\r\ncd\r\n", ["ab\r", "cd\r"]),
+        (b"a\rb\x0cc\xe2\x80\xa8d\n\n", ["a\rb\x0cc\u2028d", ""]),
+        (b"", []),
+    ],
+    ids=["last_line_without_an_end", "crlf", "other_line_ends", "nothing"],
+)
+def test_a_line_of_standard_input_is_a_prompt_as_it_is(stdin, data, prompts):
+    stdin(data)
+    assert lines_of_stdin() == prompts
+
+
+def test_without_standard_input_there_are_no_prompts(monkeypatch):
+    monkeypatch.setattr("sys.stdin", None)
+    assert lines_of_stdin() == []
+
+
+@pytest.mark.parametrize(
+    ("data", "found"),
+    [
+        (b"na\xefve\n", "byte 2 of standard input is 0xef. Convert it, for instance with: iconv -f latin1 -t utf-8"),
+        (b"a \x93b\x94", "byte 2 of standard input is 0x93. Convert it, for instance with: iconv -f cp1252 -t utf-8"),
+        (
+            "one\n".encode("utf-16"),
+            "standard input is in UTF-16. Convert it, for instance with: iconv -f utf-16 -t utf-8",
+        ),
+        (
+            "one\n".encode("utf-16-be"),
+            "standard input is in UTF-16BE. Convert it, for instance with: iconv -f utf-16be -t utf-8",
+        ),
+        (b"\x89PNG\r\n\x1a\n\0\0\0\r", "standard input is no text: byte 0 is 0x89. Give lines of text."),
+    ],
+    ids=["latin1", "cp1252", "utf-16", "utf-16 without a mark", "binary"],
+)
+def test_prompts_that_are_not_utf8_are_refused_with_advice_that_fits(tmp_path, stdin, capsys, data, found):
+    stdin(data)
+    assert main([str(tmp_path)]) == 2
+    assert capsys.readouterr().err == f"a prompt must be UTF-8, but {found}\n"
+
+
+def test_a_prompt_that_is_half_a_character_is_refused(tmp_path, trained, capsys):
+    assert main([str(tmp_path), "--prompt", os.fsdecode(b"a\xff")]) == 2
+    assert capsys.readouterr().err == (
+        "a prompt must be UTF-8, but byte 1 of --prompt is 0xff. "
+        "Convert it, for instance with: iconv -f latin1 -t utf-8\n"
+    )
+    model, objective, _ = load_run(trained)
+    with pytest.raises(
+        ConfigError, match=r"^a prompt must be text, but character 1 of it is half of one, '\\ud800'\.$"
+    ):
+        answers(model, objective, ["a\ud800"])
 
 
 @pytest.mark.parametrize(
@@ -203,6 +284,7 @@ def test_prompts_come_from_standard_input(trained, capsys, monkeypatch):
         ),
         (["--samples", "0"], 2, "samples must be at least 1, but got 0."),
         (["--device", "cuda:77"], 5, "--device must be one that this machine has, but got 'cuda:77'."),
+        (["--device", "meta"], 5, "--device must be one that this machine has, but got 'meta'."),
         (["--top-p", "7", "--temperature", "1"], 2, "top_p must be above 0 and at most 1, but got 7.0."),
     ],
 )

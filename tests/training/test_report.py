@@ -1,5 +1,7 @@
 """What is printed: only choices that differ, a table that adds up, lines that fit, a comparison that names failures."""
 
+import io
+import shlex
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -8,6 +10,7 @@ import pytest
 from registry import factory
 from training import report
 from training.console import Console, count, crop, duration, printable, rate, size
+from training.generate import parse
 from training.results import Record
 from training.summary import Part, Summary, summarise
 
@@ -69,6 +72,33 @@ def test_no_color_means_none(screen, monkeypatch):
 def test_the_live_line_never_wraps(screen):
     screen.live("x" * 100)
     assert len(screen.stream.text) == len("\r") + 43 + len("\x1b[K")
+
+
+class Broken(Terminal):
+    """A stream that takes nothing, as one on a full disk does."""
+
+    def write(self, text):
+        raise OSError(28, "No space left on device")
+
+
+def closed():
+    stream = io.TextIOWrapper(io.BytesIO())
+    stream.close()
+    return stream
+
+
+@pytest.mark.parametrize("stream", [Broken(), Broken(terminal=False), closed()], ids=["live", "plain", "closed"])
+def test_a_stream_that_takes_nothing_ends_no_run(stream):
+    out = Console(stream)
+    out.print("a line", "bold")
+    out.live("a live line")
+    out.settle()
+
+
+def test_a_program_without_standard_output_prints_nowhere(monkeypatch):
+    monkeypatch.setattr("sys.stdout", None)
+    Console().print("a line")
+    assert not Console().terminal
 
 
 def test_an_old_encoding_gets_what_it_can_say():
@@ -146,6 +176,19 @@ def test_every_line_fits_a_narrow_terminal(make_job, screen, monkeypatch):
     assert [line for line in lines if line != path and len(line) > 44] == []
 
 
+@pytest.mark.parametrize(
+    ("trees", "lines"),
+    [
+        ("none", []),
+        ("made", ["trees: made from the tokens that the model is shown"]),
+        ("given", ["trees: given with the data, including masked words"]),
+    ],
+)
+def test_where_trees_come_from_is_told(paper, trees, lines):
+    report.show_data({"source": "a treebank", "trees": trees}, paper)
+    assert paper.stream.text.splitlines() == ["a treebank", *lines, ""]
+
+
 # The table of parts ---------------------------------------------------------------------------------------------------
 
 
@@ -191,12 +234,17 @@ def record(overrides=(), loss=2.0, status="done", **more):
     return Record("run", status, overrides=list(overrides), metrics=metrics, model={"parameters": 1500}, **more)
 
 
-def test_the_end_card_tells_the_best_the_files_and_what_may_come_next(paper):
+@pytest.fixture
+def python(monkeypatch):
+    """The interpreter has this name, wherever the tests are run from."""
+    monkeypatch.setattr(report, "python", lambda: "python")
+
+
+def test_the_end_card_tells_the_best_the_files_and_what_may_come_next(paper, python):
     spec = {"model": {"decoder": {"name": "stack/plain"}}, "trainer": {"max_steps": 8}}
     files = {"best": "checkpoints/best.ckpt", "last": "checkpoints/last.ckpt"}
-    made = record(
-        spec=spec, files=files, data={"unigram_entropy": 3.1, "gives": "text"}, command=["blockwright"], seed=4
-    )
+    data = {"unigram_entropy": 3.1, "prompt": "All the world's"}
+    made = record(spec=spec, files=files, data=data, command=["blockwright"], seed=4)
     report.show_end(made, Path("runs/a b"), paper)
     assert paper.stream.text.splitlines() == [
         "",
@@ -205,10 +253,38 @@ def test_the_end_card_tells_the_best_the_files_and_what_may_come_next(paper):
         "       unigram entropy of the data 3.1000",
         "files  runs/a b/checkpoints/best.ckpt",
         "       runs/a b/checkpoints/last.ckpt",
-        "next   python -m training.generate 'runs/a b' --prompt 'import '",
+        """next   python -m training.generate 'runs/a b' --prompt 'All the world'"'"'s'""",
         "       blockwright rerun='runs/a b' ckpt_path='runs/a b/checkpoints/last.ckpt' trainer.max_steps=16",
         "       blockwright rerun='runs/a b' seed=5",
     ]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "words"),
+    [
+        ("First Citizen:", ["--prompt", "First Citizen:"]),
+        ("-- a list", ["--prompt=-- a list"]),
+        ("", ["--prompt", "..."]),
+    ],
+)
+def test_the_next_prompt_reaches_the_command_as_it_is(python, prompt, words):
+    spec = {"model": {"decoder": {"name": "stack/plain"}}}
+    made = record(spec=spec, files={"last": "checkpoints/last.ckpt"}, data={"prompt": prompt})
+    command = report.next_commands(made, Path("runs/a"))[0]
+    assert shlex.split(command) == ["python", "-m", "training.generate", "runs/a", *words]
+    assert parse(shlex.split(command)[3:]).prompt == [prompt or "..."]
+
+
+@pytest.mark.parametrize(("loss", "above"), [(3.2, True), (3.1, False), (2.0, False)])
+def test_a_loss_above_the_unigram_entropy_is_named(paper, loss, above):
+    report.show_end(record(loss=loss, data={"unigram_entropy": 3.1}), Path("runs/a"), paper)
+    line = "       the loss is above it: counting tokens predicts the text better than this model"
+    assert (line in paper.stream.text.splitlines()) == above
+
+
+def test_what_should_be_known_of_the_data_is_told(paper):
+    report.show_data({"source": "a text", "notes": ["each batch repeats windows."]}, paper)
+    assert paper.stream.text.splitlines() == ["a text", "each batch repeats windows.", ""]
 
 
 def test_after_a_divergence_a_lower_rate_is_offered(paper):

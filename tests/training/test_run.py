@@ -9,13 +9,14 @@ import signal
 import pytest
 import torch
 
+from blocks.position.dependency import Dependency
 from registry import REGISTRY
 from registry.errors import DIVERGED, STOPPED, CheckpointError, ConfigError, DataError, MachineError
 from training.checkpoint import load
 from training.meter import DivergedError
 from training.objective.masked_token import MaskedToken
 from training.results import read_record
-from training.run import planned_steps, prepare, run, with_validations
+from training.run import check_trees, planned_steps, prepare, run, with_validations
 
 
 def losses(folder) -> dict[int, float]:
@@ -356,6 +357,23 @@ def test_a_checkpoint_that_is_not_there(make_job, tmp_path):
         CheckpointError,
         f"ckpt_path: there must be a checkpoint at {tmp_path}/nowhere.ckpt, but there is none.",
     )
+
+
+@pytest.mark.parametrize("name", ["next_token", "span_corruption"])
+def test_given_trees_are_refused_where_the_objective_does_not_keep_them(make_job, name):
+    """A tree of a whole sentence tells a decoder the future, and what is left of it hangs on what was cut out."""
+    words = {"model": {"name": "encoder_decoder"}, "encoder": {"n_layers": 1}} if name == "span_corruption" else {}
+    data = prepare(make_job(**words, objective={"name": name})).data
+    data.trees = "given"
+    model = torch.nn.ModuleList([Dependency(4, 8)])
+    with pytest.raises(ConfigError) as refusal:
+        check_trees(model, data)
+    assert str(refusal.value) == (
+        "objective: it must keep the trees that are given with data 'text' for position 'dependency', "
+        f"but {name!r} does not. Use objective=masked_token."
+    )
+    data.objective = MaskedToken(data.tokenizer, 32, "encoder", "text")
+    check_trees(model, data)
 
 
 # Numbers --------------------------------------------------------------------------------------------------------------

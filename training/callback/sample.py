@@ -22,14 +22,14 @@ class Sample(L.Callback):
         temperature: How freely tokens are drawn; 0 always takes the likeliest.
 
     Raises:
-        ValueError: ``n`` or ``max_new_tokens`` is not positive, or ``temperature`` is negative.
+        ValueError: ``n`` or ``max_new_tokens`` is not positive, or ``temperature`` is negative or infinite.
     """
 
     def __init__(self, *, n: int = 1, max_new_tokens: int = 200, temperature: float = 0.7) -> None:
         if n < 1 or max_new_tokens < 1:
             raise ValueError(f"n and max_new_tokens must be at least 1, but got {n} and {max_new_tokens}.")
-        if temperature < 0:
-            raise ValueError(f"temperature must not be negative, but got {temperature}.")
+        if not 0 <= temperature < float("inf"):
+            raise ValueError(f"temperature must be a finite number and not negative, but got {temperature}.")
         self.n, self.max_new_tokens, self.temperature = n, max_new_tokens, temperature
 
     def on_fit_end(self, trainer: L.Trainer, task: Any) -> None:

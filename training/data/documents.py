@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from registry.errors import DataError
+from training.data.encoding import SAMPLE, complaint, is_wide
 
 PIECE = 1 << 22
 """Bytes read at a time; a piece ends where a line does."""
@@ -46,15 +47,19 @@ class Document(NamedTuple):
                 file.seek(at)
                 while at < self.stop and (lines := b"".join(file.readlines(min(PIECE, self.stop - at)))):
                     lines = lines[: self.stop - at]
+                    if 0 in lines and is_wide(lines[:SAMPLE]):
+                        raise DataError(self._complaint(at + lines.index(0), lines[lines.index(0) :]))
                     yield lines.decode()
                     at += len(lines)
         except UnicodeDecodeError as error:
-            raise DataError(
-                f"text must be UTF-8, but byte {at + error.start} of {self.path} is 0x{error.object[error.start]:02x}. "
-                f"Convert it, for instance with: iconv -f latin1 -t utf-8 {self.path}"
-            ) from error
+            raise DataError(self._complaint(at + error.start, error.object[error.start :])) from error
         except OSError as error:
             raise DataError(f"text must be readable, but got {self.path}: {error.strerror}.") from error
+
+    def _complaint(self, at: int, rest: bytes) -> str:
+        """The sentence for a byte that is no UTF-8, of the bytes from it on."""
+        head = Document.whole(self.path).read(SAMPLE)
+        return complaint("text", str(self.path), at, head, rest[:SAMPLE], self.path)
 
     def cut(self, at: int) -> tuple[Document, Document]:
         """The first ``at`` bytes or a few more, up to the end of a character, and the rest."""

@@ -11,6 +11,7 @@ import numpy as np
 
 from registry.errors import DataError
 from training.batch import Batch
+from training.console import console
 from training.contracts import Data, Tokenizer
 
 ORDER, DRAW, VALIDATION = 1, 2, 3
@@ -38,6 +39,12 @@ class Loader:
         self.rank = rank
         self.world = world
         self.given = 0
+        if world > length and rank == 0:
+            console.print(
+                f"{world} processes train on {length} batch{'es' * (length > 1)} of data: some take the same ones. "
+                "Use more data, a smaller data.batch_size or fewer trainer.devices.",
+                "bad",
+            )
 
     def __len__(self) -> int:
         """Batches of an epoch in this process; at least one, the same in all."""

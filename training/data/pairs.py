@@ -112,6 +112,8 @@ class SymbolPairs(Data):
             "unigram_entropy": unigram_entropy(train, val),
             "source": f"generated: {self.shortest} to {self.longest} of {len(self.alphabet)} symbols, "
             f"to be said again in {self.order} order",
+            "prompt": self.tokenizer.decode(self._sources(generator(DRAW, 0, 0, self.seed))[0]),
+            "notes": [],
         }
 
     @property
@@ -129,9 +131,7 @@ class SymbolPairs(Data):
 
     def samples(self) -> Iterator[str]:
         for index in range(self.val_batches):
-            for example in self._examples(generator(VALIDATION, index)):
-                assert example.source is not None
-                yield self.tokenizer.decode(example.source)
+            yield from map(self.tokenizer.decode, self._sources(generator(VALIDATION, index)))
 
     def _train_batch(self, epoch: int, index: int) -> Batch:
         return self._batch(generator(DRAW, epoch, index, self.seed))
@@ -146,6 +146,9 @@ class SymbolPairs(Data):
         said = np.split(self.ids[rng.integers(len(self.ids), size=lengths.sum())], np.cumsum(lengths)[:-1])
         step = 1 if self.order == "same" else -1
         return [Example(row[::step], row) for row in said]
+
+    def _sources(self, rng: np.random.Generator) -> list[np.ndarray]:
+        return [example.source for example in self._examples(rng) if example.source is not None]
 
     def _counts(self, generators: list[np.random.Generator]) -> np.ndarray:
         """How often each id is asked for, ends included, in one batch of each generator. (V,)"""

@@ -13,7 +13,7 @@ from registry.errors import DataError
 from training.contracts import Objective, Tokenizer
 from training.data.documents import Document
 from training.data.running_text import Packing, RunningText
-from training.data.trees import Trees
+from training.data.trees import Rule
 
 LEFT_OUT = {
     *("site-packages", "dist-packages", "__pycache__"),  # not of the library
@@ -37,6 +37,7 @@ class PythonSource(RunningText):
         packing: ``stream``: a window is read as one text, whatever files it touches. ``documents``: no token sees
             another file.
         trees: ``nesting``: each token hangs on another by brackets and indentation, for positions that follow a tree.
+            The trees are those of the rows that the model is shown: of what is hidden from it they say nothing.
 
     Raises:
         ValueError: A choice is out of bounds, or a row is longer than the model takes.
@@ -56,7 +57,7 @@ class PythonSource(RunningText):
         length: int | None = None,
         val_batches: int | None = 16,
         packing: Packing = "stream",
-        trees: Trees = "none",
+        trees: Rule = "none",
     ) -> None:
         super().__init__(
             tokenizer,

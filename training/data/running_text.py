@@ -13,12 +13,12 @@ import numpy as np
 
 from registry.errors import DataError
 from training.batch import Batch
-from training.contracts import Data, Example, Objective, Tokenizer
+from training.contracts import Data, Objective, Tokenizer
 from training.data import cache
 from training.data.documents import Document, fingerprint
 from training.data.entropy import counts, unigram_entropy
 from training.data.loader import DRAW, VALIDATION, Fixed, Loader, check, check_ids, generator, place
-from training.data.trees import Nesting, Trees
+from training.data.trees import Nesting, Rule
 from training.data.windows import Windows
 
 Packing = Literal["stream", "documents"]
@@ -53,7 +53,7 @@ class RunningText(Data):
         val_fraction: float,
         val_batches: int | None,
         packing: Packing,
-        trees: Trees,
+        trees: Rule,
     ) -> None:
         super().__init__(tokenizer, objective, max_length, seed)
         length = max_length if length is None else length
@@ -77,17 +77,14 @@ class RunningText(Data):
             )
         if trees not in ("none", "nesting"):
             raise ValueError(f"trees must be 'none' or 'nesting', but got {trees!r}.")
-        if trees == "nesting" and not objective.keeps_trees:
-            raise ValueError(
-                f"trees must be 'none' for {type(objective).__name__}, which does not keep the heads of a window's "
-                "tokens, but got 'nesting'. Use another objective."
-            )
         self.batch_size = batch_size
         self.val_fraction = val_fraction
         self.val_batches = val_batches
         self.window = objective.window(length)
         self.end = tokenizer.eos if packing == "documents" else None
-        self.gives_trees = trees == "nesting"
+        if trees == "nesting":
+            self.trees = "made"
+            objective.trees = Nesting(tokenizer).heads
         self._facts: dict[str, Any] = {}
 
     @abstractmethod
@@ -112,7 +109,6 @@ class RunningText(Data):
         self.train = self._windows("training", train, digests[0])
         self.val = self._windows("validation", val, digests[1])
         self.val_documents = val
-        self.nesting = Nesting(self.tokenizer) if self.gives_trees else None
         check(self._train_batch(0, 0), self.tokenizer, self.max_length)
 
         val_bytes = sum(d.size for d in val)
@@ -127,6 +123,8 @@ class RunningText(Data):
                 counts(self.train.tokens, self.vocab_size), counts(self.val.tokens, self.vocab_size)
             ),
             "source": self.source,
+            "prompt": self._prompt(train),
+            "notes": self._notes(),
         }
 
     @property
@@ -153,16 +151,38 @@ class RunningText(Data):
         for at in range(0, max(map(len, lines)), LINES_BETWEEN):
             yield from (some[at] for some in lines if at < len(some))
 
+    def _prompt(self, documents: list[Document]) -> str:
+        """How a line of the training text begins: some whole words, or what fits where there are none.
+
+        It leaves half of a row for an answer, and can be copied from a terminal.
+        """
+        lines = [line.strip() for line in documents[0].read(HEAD).decode(errors="ignore").splitlines()]
+        lines = [line for line in lines if line and line.isprintable()]
+        plain = (line for line in lines if line[0].isalpha() and " " in line and "'" not in line)
+        line = next(plain, (lines or [""])[0])[:PROMPT]
+        start = line.find(" ", PROMPT // 4)
+        prompt = line if start < 0 else line[:start]
+        while len(prompt) > 1 and len(self.tokenizer.encode(prompt)) > self.max_length // 2:
+            prompt = prompt[:-1]
+        return prompt.rstrip()
+
+    def _notes(self) -> list[str]:
+        there = self.train.an_epoch
+        if self.batch_size <= there:
+            return []
+        return [
+            f"a batch has {self.batch_size:,} windows, but the training text only {there:,}: each batch repeats them. "
+            "Use more text, a smaller data.batch_size or a shorter data.length."
+        ]
+
     def _train_batch(self, epoch: int, index: int) -> Batch:
         starts = self.train.shuffled(self.batch_size, self.seed, epoch, index)
         return self._batch(self.train, starts, generator(DRAW, epoch, index, self.seed))
 
     def _batch(self, windows: Windows, starts: np.ndarray, rng: np.random.Generator) -> Batch:
         step_seed = int(rng.integers(2**63))
-        examples = windows.examples(starts, self.end)
-        if self.nesting is not None:
-            examples = _with_heads(examples, self.nesting)
-        return self.objective.batch(examples, rng)._replace(step_seed=step_seed)
+        batch = self.objective.batch(windows.examples(starts, self.end), rng)._replace(step_seed=step_seed)
+        return batch if self.objective.trees is None else batch.with_trees(self.objective.trees)
 
     def _windows(self, what: str, documents: list[Document], digest: str) -> Windows:
         """The tokens of documents, from the cache if they are there."""
@@ -184,12 +204,6 @@ class RunningText(Data):
                 f"Use more text, {more}or a shorter data.length."
             )
         return Windows(tokens, self.window, self.objective.overlap)
-
-
-def _with_heads(examples: list[Example], nesting: Nesting) -> list[Example]:
-    """Windows of one length, with their trees."""
-    heads = nesting.heads(np.stack([example.tokens for example in examples]))
-    return [example._replace(heads=row) for example, row in zip(examples, heads, strict=True)]
 
 
 def _identity(tokenizer: Tokenizer) -> str:

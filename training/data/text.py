@@ -11,7 +11,7 @@ from registry.errors import DataError
 from training.contracts import Objective, Tokenizer
 from training.data.documents import Document, split
 from training.data.running_text import Packing, RunningText
-from training.data.trees import Trees
+from training.data.trees import Rule
 
 
 @register("data/text")
@@ -28,6 +28,7 @@ class Text(RunningText):
         packing: ``stream``: a window is read as one text, whatever documents it touches. ``documents``: no token sees
             another document.
         trees: ``nesting``: each token hangs on another by brackets and indentation, for positions that follow a tree.
+            The trees are those of the rows that the model is shown: of what is hidden from it they say nothing.
 
     Raises:
         ValueError: A choice is out of bounds, or a row is longer than the model takes.
@@ -48,7 +49,7 @@ class Text(RunningText):
         length: int | None = None,
         val_batches: int | None = 16,
         packing: Packing = "stream",
-        trees: Trees = "none",
+        trees: Rule = "none",
     ) -> None:
         super().__init__(
             tokenizer,

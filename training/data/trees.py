@@ -10,6 +10,7 @@ that character.
 - Everything else in a line, a word or a sign, hangs on the line's first character.
 - The rest of a word hangs on its first character. A byte of a longer character counts as a letter.
 - Blanks and ends of lines hang on the last character that is none.
+- A token in the place of hidden text, a mask or a sentinel, counts as a letter: most characters are one.
 
 Text is not all code: a bracket counts as closed where one around it closes, and where a line begins that is indented
 no further than the one it was opened in, unless with a closing bracket. A closing bracket that nothing opened is a
@@ -18,13 +19,14 @@ sign like others. Indentation is counted in blanks; a tab is one.
 
 from __future__ import annotations
 
-from typing import Literal
+from functools import cached_property
+from typing import Literal, NamedTuple
 
 import numpy as np
 
 from training.contracts import Tokenizer
 
-Trees = Literal["none", "nesting"]
+Rule = Literal["none", "nesting"]
 
 END, LINE, BLANK, LETTER, SIGN = range(5)
 OPENING, CLOSING = "([{", ")]}"
@@ -32,44 +34,62 @@ OPEN = {bracket: 5 + i for i, bracket in enumerate(OPENING)}
 CLOSE = {bracket: 8 + i for i, bracket in enumerate(CLOSING)}
 PARTNER = {CLOSE[right]: OPEN[left] for left, right in zip(OPENING, CLOSING, strict=True)}
 OPENERS = frozenset(PARTNER.values())
-"""Kinds of characters. What is no text, such as the end of a document, is an ``END``."""
+"""Kinds of characters. What is neither text nor hides some, such as the end of a document, is an ``END``."""
+
+
+class Kinds(NamedTuple):
+    """What kinds of characters the tokens of a vocabulary stand for.
+
+    all: of all tokens, one after another. size, start: how many are a token's, and where they begin. (V,) each
+    judged: by which of its own a token is judged. (V,)
+    """
+
+    all: np.ndarray
+    size: np.ndarray
+    start: np.ndarray
+    judged: np.ndarray
 
 
 class Nesting:
     """The heads of tokens, by the text that each of them stands for.
 
     Args:
-        tokenizer: One that has learned its vocabulary.
+        tokenizer: Has learned its vocabulary when ``heads`` is called.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
-        said = [_kinds(tokenizer, i) for i in range(tokenizer.vocab_size)]
-        self.kinds = np.concatenate(said)
-        self.size = np.array([len(kinds) for kinds in said])
-        self.start = np.cumsum(self.size) - self.size
-        self.judged = np.array([next((i for i, k in enumerate(kinds) if k not in (LINE, BLANK)), 0) for kinds in said])
-        self.end = tokenizer.eos
+        self.tokenizer = tokenizer
+
+    @cached_property
+    def kinds(self) -> Kinds:
+        said = [_kinds(self.tokenizer, i) for i in range(self.tokenizer.vocab_size)]
+        size = np.array([len(kinds) for kinds in said])
+        judged = [next((i for i, k in enumerate(kinds) if k not in (LINE, BLANK)), 0) for kinds in said]
+        return Kinds(np.concatenate(said), size, np.cumsum(size) - size, np.array(judged))
 
     def heads(self, tokens: np.ndarray) -> np.ndarray:
         """For each token the index, in its row, of its head; a root has its own. (B, T) -> (B, T) int64
 
-        A row is all there is: what a token would hang on before it, is no head. A token that is no text is a root,
-        and nothing before it is a head of what follows, so that documents stay apart.
+        A row is all there is: what a token would hang on before it, is no head. A token that neither is text nor hides
+        some is a root, and nothing before it is a head of what follows, so that documents stay apart.
         """
+        kinds = self.kinds
         rows, length = tokens.shape
-        ended = np.full((rows, length + 1), self.end)  # one text, with an end before each row
+        ended = np.full((rows, length + 1), self.tokenizer.eos)  # one text, with an end before each row
         ended[:, 1:] = tokens
         ids = ended.ravel()
-        size = self.size[ids]
+        size = kinds.size[ids]
         first = np.cumsum(size) - size  # of each token, in the text
         holder = np.repeat(np.arange(len(ids)), size)  # of each character
-        text = self.kinds[self.start[ids][holder] + np.arange(len(holder)) - first[holder]]
-        heads = holder[_heads(text)[first + self.judged[ids]]].reshape(ended.shape)
+        text = kinds.all[kinds.start[ids][holder] + np.arange(len(holder)) - first[holder]]
+        heads = holder[_heads(text)[first + kinds.judged[ids]]].reshape(ended.shape)
         return (heads - np.arange(rows)[:, None] * (length + 1) - 1)[:, 1:]
 
 
 def _kinds(tokenizer: Tokenizer, token: int) -> np.ndarray:
-    """What kinds of characters a token stands for; a part of a character is a letter."""
+    """What kinds of characters a token stands for; a part of a character and what is hidden are letters."""
+    if token == tokenizer.mask or token in tokenizer.sentinels:
+        return np.array([LETTER])
     if token not in tokenizer.text_ids:
         return np.array([END])
     return np.array([_kind(character) for character in tokenizer.decode([token])] or [LETTER])

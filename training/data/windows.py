@@ -24,7 +24,7 @@ class Windows:
 
     def batches(self, rows: int) -> int:
         """How many batches of ``rows`` windows make an epoch. At least one, which may repeat windows."""
-        return max(1, self._an_epoch // rows)
+        return max(1, self.an_epoch // rows)
 
     def shuffled(self, rows: int, seed: int, epoch: int, index: int) -> np.ndarray:
         """Where the windows of a training batch start. (rows,)"""
@@ -47,13 +47,13 @@ class Windows:
         return [Example(row, document=document) for row, document in zip(rows, documents, strict=True)]
 
     @property
-    def _an_epoch(self) -> int:
+    def an_epoch(self) -> int:
         """Windows in an epoch: one fewer than fit, so that they can begin anywhere in a stride."""
         return max(1, len(self) - 1)
 
     def _shuffle(self, rows: int, rng: np.random.Generator) -> np.ndarray:
         """Where the windows of an epoch start: every one once, or in turns until a batch is full."""
-        offset = rng.integers(len(self.tokens) - self.overlap - self._an_epoch * self.stride + 1)
-        turns = -(-rows // self._an_epoch) if rows > self._an_epoch else 1
-        order = np.concatenate([rng.permutation(self._an_epoch) for _ in range(turns)])
+        offset = rng.integers(len(self.tokens) - self.overlap - self.an_epoch * self.stride + 1)
+        turns = -(-rows // self.an_epoch) if rows > self.an_epoch else 1
+        order = np.concatenate([rng.permutation(self.an_epoch) for _ in range(turns)])
         return offset + order * self.stride

@@ -25,7 +25,7 @@ class Csv(Logger):
         super().__init__()
         self.path = Path(folder) / "metrics.csv"
         self.columns: list[str] = []
-        self.start = time.time()
+        self.start = time.monotonic()
 
     @property
     def name(self) -> str:
@@ -42,7 +42,7 @@ class Csv(Logger):
         self._rewrite([row for row in rows if int(row["step"]) <= step])
 
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
-        row: dict[str, Any] = {"step": step, "seconds": round(time.time() - self.start, 3), **metrics}
+        row: dict[str, Any] = {"step": step, "seconds": round(time.monotonic() - self.start, 3), **metrics}
         if new := [name for name in row if name not in self.columns]:
             rows = self.rows() if self.columns else []  # a run that starts anew starts the file anew
             self.columns += new

@@ -6,6 +6,8 @@ Pairs in one row: Lample and Conneau 2019, https://arxiv.org/abs/1901.07291
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 import torch
 
@@ -20,8 +22,7 @@ from training.objective.rows import join, padded, trees, whole, windows
 class MaskedToken(Objective):
     """Some tokens from those around them; the halves of a pair are read in one row.
 
-    Trees that the data gives are those of the text before anything is hidden: they tell where, say, a bracket stands
-    that is asked for.
+    Trees that are given with the data are kept as they are: they say what hangs on a hidden word as well.
 
     Args:
         rate: Share of a row's tokens that are asked for; at least one is.
@@ -31,6 +32,8 @@ class MaskedToken(Objective):
     Raises:
         ValueError: The model does not read both ways, or a share is out of bounds.
     """
+
+    keeps_trees: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -14,7 +14,7 @@ from blocks.contracts import IGNORE
 from registry import register
 from training.batch import Batch
 from training.contracts import Example, Gives, Objective, Shape, Tokenizer
-from training.objective.rows import answer, trees, whole, windows
+from training.objective.rows import answer, whole, windows
 
 
 @register("objective/next_token")
@@ -22,7 +22,7 @@ class NextToken(Objective):
     """Each token of running text, or of a pair's target, from those before it.
 
     An encoder-decoder reads the source of a pair in its encoder; a decoder reads it in the row, before the target, and
-    is not asked for it. Trees that the data gives tell it nothing of the future: heads stand before their tokens.
+    is not asked for it. Trees that are given with the data are refused: that of a whole sentence tells the future.
 
     Raises:
         ValueError: The model sees the token it is asked for, or has an encoder with nothing to read.
@@ -53,8 +53,7 @@ class NextToken(Objective):
         targets = tokens[:, 1:]
         if document is not None:  # the first token of a document does not follow from the last of another
             targets = np.where(document[:, 1:] == document[:, :-1], targets, IGNORE)
-        read = [part if part is None else part[:, :-1] for part in (document, trees(examples))]
-        return whole(tokens[:, :-1], targets, *read)
+        return whole(tokens[:, :-1], targets, document if document is None else document[:, :-1])
 
     def prompt(self, text: str) -> Example:
         ids = self.tokenizer.encode(text)

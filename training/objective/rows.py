@@ -22,7 +22,7 @@ def windows(examples: list[Example]) -> tuple[np.ndarray, np.ndarray | None]:
 
 
 def trees(examples: list[Example]) -> np.ndarray | None:
-    """For each token of windows the index of its head, if the data gives trees. (B, T)"""
+    """For each token of windows the index of its governor, if trees are given with the data. (B, T)"""
     if examples[0].heads is None:
         return None
     return np.stack([e.heads for e in examples if e.heads is not None])

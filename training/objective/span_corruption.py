@@ -38,7 +38,6 @@ class SpanCorruption(Objective):
     """
 
     packs: ClassVar[bool] = False  # a span may reach from one document into the next
-    keeps_trees: ClassVar[bool] = False  # what is left hangs on what was cut out
 
     def __init__(
         self,

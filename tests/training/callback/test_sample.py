@@ -51,7 +51,8 @@ def test_a_model_that_can_not_speak_has_been_trained_all_the_same(make_job, caps
     ("choices", "sentence"),
     [
         ({"n": 0}, "n and max_new_tokens must be at least 1, but got 0 and 200."),
-        ({"temperature": -0.1}, "temperature must not be negative, but got -0.1."),
+        ({"temperature": -0.1}, "temperature must be a finite number and not negative, but got -0.1."),
+        ({"temperature": float("nan")}, "temperature must be a finite number and not negative, but got nan."),
     ],
 )
 def test_refusals(choices, sentence):

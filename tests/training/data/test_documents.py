@@ -1,5 +1,6 @@
 """Documents: parts of files, split at characters, refused where they are not UTF-8."""
 
+import shlex
 from pathlib import Path
 
 import pytest
@@ -70,6 +71,51 @@ def test_refuses_what_is_not_utf8(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         f"text must be UTF-8, but byte 7 of {document.path} is 0xef. "
         f"Convert it, for instance with: iconv -f latin1 -t utf-8 {document.path}"
     )
+
+
+@pytest.mark.parametrize(
+    ("data", "sentence"),
+    [
+        (
+            b"a \x93quote\x94",
+            "byte 2 of {path} is 0x93. Convert it, for instance with: iconv -f cp1252 -t utf-8 {quoted}",
+        ),
+        (
+            "é\n".encode("utf-16"),
+            "{path} is in UTF-16. Convert it, for instance with: iconv -f utf-16 -t utf-8 {quoted}",
+        ),
+        (
+            "é\n".encode("utf-32"),
+            "{path} is in UTF-32. Convert it, for instance with: iconv -f utf-32 -t utf-8 {quoted}",
+        ),
+        (
+            "abc é\n".encode("utf-16le"),
+            "{path} is in UTF-16LE. Convert it, for instance with: iconv -f utf-16le -t utf-8 {quoted}",
+        ),
+        (
+            "abc\n".encode("utf-16be"),
+            "{path} is in UTF-16BE. Convert it, for instance with: iconv -f utf-16be -t utf-8 {quoted}",
+        ),
+        (
+            b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR",
+            "{path} is no text: byte 0 is 0x89. Leave it out, and name the files of text alone.",
+        ),
+        (
+            b"\x7fELF\x02\x01\x01\0\0\0\0\xff",
+            "{path} is no text: byte 11 is 0xff. Leave it out, and name the files of text alone.",
+        ),
+    ],
+    ids=["cp1252", "utf-16", "utf-32", "utf-16le", "ascii in utf-16be", "png", "elf"],
+)
+def test_the_advice_fits_what_the_bytes_are(tmp_path: Path, data: bytes, sentence: str):
+    path = write(tmp_path / "a b", data).path
+    with pytest.raises(DataError) as refusal:
+        fingerprint([Document.whole(path)])
+    assert str(refusal.value) == f"text must be UTF-8, but {sentence.format(path=path, quoted=shlex.quote(str(path)))}"
+
+
+def test_a_text_with_a_zero_in_it_is_a_text(tmp_path: Path):
+    assert said([write(tmp_path / "a", "one\0two")]) == "one\0two"
 
 
 def test_refuses_what_is_gone(tmp_path: Path):

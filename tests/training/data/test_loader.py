@@ -28,6 +28,17 @@ def test_epochs_follow_one_another():
     assert seen(loader) == [(1, 0), (1, 1), (1, 2)]
 
 
+def test_processes_that_share_batches_are_told_so(capsys):
+    Loader(place, 3, rank=0, world=3)
+    Loader(place, 3, rank=1, world=4)
+    assert capsys.readouterr().out == ""
+    Loader(place, 3, rank=0, world=4)
+    assert capsys.readouterr().out == (
+        "4 processes train on 3 batches of data: some take the same ones. "
+        "Use more data, a smaller data.batch_size or fewer trainer.devices.\n"
+    )
+
+
 @pytest.mark.parametrize("stop", range(8))
 def test_goes_on_where_another_stopped(stop: int):
     def stream(loader):

@@ -37,6 +37,14 @@ def test_the_target_is_the_source_from_its_end():
         assert example.tokens.tolist() == example.source.tolist()[::-1]
 
 
+@pytest.mark.parametrize("tokenizer", [Byte, Char])
+def test_the_prompt_is_a_source_of_the_training_data(tokenizer):
+    data = pairs(tokenizer=tokenizer(), symbols=5)
+    data.setup()
+    sources = [data.tokenizer.decode(e.source) for e in data._examples(generator(DRAW, 0, 0, data.seed))]
+    assert data.facts["prompt"] in sources
+
+
 def test_both_names_are_registered():
     tokenizer = Byte()
     objective = NextToken(tokenizer, 64, "decoder", "pairs")

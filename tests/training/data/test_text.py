@@ -50,6 +50,46 @@ def test_a_batch_is_text_and_its_continuation(file: Path):
         assert data.tokenizer.decode(row) in LINES
 
 
+@pytest.mark.parametrize(("batch_size", "told"), [(20, False), (21, True)])
+def test_a_batch_that_repeats_windows_is_told(tmp_path: Path, batch_size: int, told: bool):
+    letters = np.random.default_rng(0).integers(97, 123, 17 + 20 * 16).astype(np.uint8)  # no two windows are alike
+    (tmp_path / "a").write_bytes(letters.tobytes())
+    (tmp_path / "b").write_text(LINES)
+    data = text(tmp_path / "a", val_path=str(tmp_path / "b"), batch_size=batch_size)
+    batch = next(iter(data.train_dataloader()))
+    assert (len(batch.tokens.unique(dim=0)) < batch_size) == told
+    assert data.facts["notes"] == told * [
+        "a batch has 21 windows, but the training text only 20: each batch repeats them. "
+        "Use more text, a smaller data.batch_size or a shorter data.length."
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "prompt"),
+    [
+        ("First Citizen:\nBefore we proceed any further\n", "First Citizen:"),
+        ("Before we proceed any further, hear me speak.\n", "Before we"),
+        ('"quoted words"\n  import os, sys\n', "import os,"),
+        ("it's said\nhe said so\n", "he said so"),
+        ("\n\n'x'\n", "'x'"),
+        ("- one\n- two\n", "- one"),
+        ("漢字漢字漢字漢字漢字漢字漢字漢字漢字漢字漢字漢字漢字漢字漢字漢字漢字漢字\n", "漢字漢字漢字漢字漢字"),
+        ("\x1b[2J\n", ""),
+    ],
+)
+def test_the_prompt_is_how_a_line_of_the_training_text_begins(tmp_path: Path, content: str, prompt: str):
+    (tmp_path / "a").write_text(content * 30)
+    (tmp_path / "b").write_text("another text\n" * 30)
+    data = text(tmp_path / "a", val_path=str(tmp_path / "b"), batch_size=1, max_length=64)
+    assert data.facts["prompt"] == prompt
+
+
+def test_the_prompt_leaves_half_of_a_row_for_the_answer(tmp_path: Path):
+    (tmp_path / "a").write_text("né quelque part\n" * 30)
+    assert text(tmp_path / "a", batch_size=1, max_length=16).facts["prompt"] == "né quel"
+    assert text(tmp_path / "a", batch_size=1, max_length=7).facts["prompt"] == "né"
+
+
 def test_validation_reads_the_last_part_from_its_first_token_to_its_last(file: Path):
     data = text(file, val_batches=None, batch_size=7)
     rows = [row for batch in data.val_dataloader() for row in batch.targets.tolist()]
@@ -185,6 +225,8 @@ def test_tells_the_facts(tmp_path: Path):
         "val_bytes": 40,
         "bytes_per_token": 40 / 60,
         "source": str(tmp_path / "a"),
+        "prompt": "aaabaaab",
+        "notes": [],
     }
 
 

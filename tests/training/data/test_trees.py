@@ -11,9 +11,12 @@ import pytest
 import torch
 from lightning.fabric.utilities.apply_func import move_data_to_device
 
+from blocks.contracts import IGNORE
+from training.batch import Batch
 from training.contracts import Tokenizer
 from training.data.text import Text
 from training.data.trees import Nesting
+from training.data.windows import Windows
 from training.objective.masked_token import MaskedToken
 from training.objective.next_token import NextToken
 from training.objective.span_corruption import SpanCorruption
@@ -122,6 +125,15 @@ def test_a_token_that_is_no_text_is_a_root_and_begins_anew():
     assert Nesting(Byte()).heads(ids[None])[0].tolist() == [0, 0, 1, 3, 4, 5, 6, 7]
 
 
+def test_a_token_in_the_place_of_hidden_text_is_a_letter():
+    tokenizer = Byte()
+    tokenizer.reserve(2)
+    for hidden in (tokenizer.mask, *tokenizer.sentinels):
+        ids = tokenizer.encode("a(b c?")
+        ids[[2, 5]] = hidden
+        assert Nesting(tokenizer).heads(ids[None])[0].tolist() == heads_of("a(x cx") == [0, 0, 1, 2, 1, 4]
+
+
 def test_rows_do_not_touch_each_other():
     text = "f(a\n g\n"
     ids = Byte().encode(text)
@@ -225,7 +237,7 @@ def folder(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(("kind", "shape"), [(MaskedToken, "encoder"), (NextToken, "decoder")])
 def test_each_head_is_an_earlier_token_of_its_document_or_the_token_itself(folder, kind, shape, packing):
     data = data_of(folder, kind, shape, packing=packing)
-    assert data.gives_trees
+    assert data.trees == "made"
     pointing = 0
     for batch in [*data.train_dataloader(), *data.val_dataloader()]:
         layout = batch.layout
@@ -242,24 +254,66 @@ def test_heads_are_positions_in_their_own_document(folder: Path):
     data = data_of(folder, packing="documents", length=64)
     for batch in data.val_dataloader():
         layout = batch.layout
-        texts = batch.tokens.where(batch.targets < 0, batch.targets)
-        for row in range(len(texts)):
+        for row in range(len(batch.tokens)):
             for document in layout.document[row].unique():
                 here = layout.document[row] == document
-                ids = texts[row, here]
+                ids = batch.tokens[row, here]
                 heads = layout.heads[row, here].tolist()
                 if ids[-1] == data.tokenizer.eos:
                     assert heads[-1] == len(heads) - 1
                     ids, heads = ids[:-1], heads[:-1]
-                assert heads == heads_of(data.tokenizer.decode(ids.tolist()))
+                shown = ids.numpy() - data.tokenizer.text_ids.start  # a mask and half of a character are letters
+                assert heads == heads_of("".join(chr(i) if 0 <= i < 128 else "m" for i in shown))
 
 
-def test_trees_are_of_the_text_before_it_is_hidden(folder: Path):
-    hidden, all_there = data_of(folder), data_of(folder)
-    all_there.objective.rate, hidden.objective.rate = 0.01, 0.9
-    for a, b in zip(hidden.val_dataloader(), all_there.val_dataloader(), strict=True):
-        assert not a.tokens.equal(b.tokens)
-        assert a.layout.heads.equal(b.layout.heads)
+def inputs(batch: Batch) -> list[torch.Tensor]:
+    """All that an encoder reads of a batch."""
+    read, layout = (batch.tokens, batch.layout) if batch.source is None else (batch.source, batch.source_layout)
+    return [read, layout.position, layout.document, layout.heads]
+
+
+@pytest.mark.parametrize("packing", ["stream", "documents"])
+@pytest.mark.parametrize("hidden", ["(", ")", "\n", " ", "z"])
+def test_what_a_mask_hides_changes_nothing_that_the_model_is_shown(folder: Path, packing, hidden: str):
+    data = data_of(folder, packing=packing, length=64)
+    batch = data._batch(data.train, data.train.spread(16), np.random.default_rng(3))
+    hides = (batch.targets != IGNORE) & (batch.tokens != batch.targets)  # masked, or another token in its place
+    assert hides.sum() > 100
+    others = batch.tokens.where(batch.targets == IGNORE, batch.targets)
+    others[hides] = int(data.tokenizer.encode(hidden)[0])
+    again = data._batch(Windows(others.flatten().numpy(), 64, 0), np.arange(16) * 64, np.random.default_rng(3))
+    assert (again.targets[hides] != batch.targets[hides]).any()
+    for shown, the_same in zip(inputs(batch), inputs(again), strict=True):
+        assert shown.equal(the_same)
+    assert (batch.layout.heads < batch.layout.position).sum() > 100
+
+
+@pytest.mark.parametrize("hidden", ["(", ")", "\n", " ", "z"])
+def test_what_is_cut_out_changes_nothing_of_the_source(folder: Path, hidden: str):
+    data = data_of(folder, SpanCorruption, "encoder_decoder", length=64)
+    rows = np.stack([w.tokens for w in data.train.examples(data.train.spread(16), None)])
+    before = data._batch(Windows(rows.flatten(), data.window, 0), np.arange(16) * data.window, np.random.default_rng(3))
+    stand_in = int(data.tokenizer.encode(hidden)[0])
+    kept = np.zeros(rows.shape, dtype=bool)
+    marked = np.arange(data.window)[None].repeat(16, 0)  # each token is its own index, to see which are left
+    source, _ = data.objective._cut(marked, _after_the_seed())
+    for row, left in zip(kept, source, strict=True):
+        row[left[left < data.window]] = True
+    others = np.where(kept, rows, stand_in)
+    after = data._batch(
+        Windows(others.flatten(), data.window, 0), np.arange(16) * data.window, np.random.default_rng(3)
+    )
+    assert not before.targets.equal(after.targets)
+    for shown, the_same in zip(inputs(before), inputs(after), strict=True):
+        assert shown.equal(the_same)
+    assert (before.source_layout.heads < before.source_layout.position).sum() > 100
+
+
+def _after_the_seed() -> np.random.Generator:
+    """The generator of a batch, once its seed for dropout is drawn."""
+    rng = np.random.default_rng(3)
+    rng.integers(2**63)
+    return rng
 
 
 def test_next_token_gives_the_trees_of_what_it_reads(folder: Path):
@@ -280,20 +334,13 @@ def test_trees_travel_to_the_device_and_through_a_forward(folder: Path):
 def test_without_trees_there_are_no_heads(folder: Path):
     data = Text(Byte(), MaskedToken(Byte(), 32, "encoder", "text"), 32, 0, path=str(folder))
     data.setup()
-    assert not data.gives_trees
+    assert data.trees == "none"
     assert next(iter(data.train_dataloader())).layout.heads is None
 
 
 @pytest.mark.parametrize(
     ("kind", "shape", "trees", "sentence"),
     [
-        (
-            SpanCorruption,
-            "encoder_decoder",
-            "nesting",
-            "trees must be 'none' for SpanCorruption, which does not keep the heads of a window's tokens, "
-            "but got 'nesting'. Use another objective.",
-        ),
         (MaskedToken, "encoder", "oak", "trees must be 'none' or 'nesting', but got 'oak'."),
     ],
 )

@@ -7,7 +7,7 @@ from training.logger.csv import Csv
 
 @pytest.fixture
 def csv(tmp_path, monkeypatch):
-    monkeypatch.setattr("training.logger.csv.time.time", lambda: 0.0)
+    monkeypatch.setattr("training.logger.csv.time.monotonic", lambda: 0.0)
     return Csv(tmp_path)
 
 
@@ -20,6 +20,17 @@ def test_each_line_is_there_as_soon_as_it_is_known(csv):
     assert content(csv) == ["step,seconds,train/loss", "10,0,2.5"]
     csv.log_metrics({"train/loss": 1.23456789}, step=20)
     assert content(csv)[-1] == "20,0,1.23457"
+
+
+def test_seconds_do_not_go_back_where_the_clock_does(tmp_path, monkeypatch):
+    clock = iter(range(1_000_000, 0, -3600))
+    monkeypatch.setattr("time.time", lambda: next(clock))
+    logger = Csv(tmp_path)
+    for step in (10, 20, 30):
+        logger.log_metrics({"train/loss": 2.5}, step=step)
+    seconds = [float(row["seconds"]) for row in logger.rows()]
+    assert seconds == sorted(seconds)
+    assert seconds[0] >= 0
 
 
 def test_a_metric_that_comes_later_is_a_new_column(csv):

@@ -42,15 +42,6 @@ def test_documents_are_asked_each_by_itself():
     assert batch.n_targets == 3
 
 
-def test_heads_are_those_of_the_tokens_that_are_read():
-    tokens, document, heads = row(10, 11, EOS, 20, 21, 22), np.array([0, 0, 0, 1, 1, 1]), np.array([0, 0, 2, 3, 3, 4])
-    batch = next_token().batch([Example(tokens, document=document, heads=heads)], RNG)
-    assert batch.layout.heads.tolist() == [[0, 0, 2, 0, 0]]
-    batch = next_token().batch([Example(tokens, heads=heads)], RNG)
-    assert batch.layout.heads.tolist() == [[0, 0, 2, 3, 3]]
-    assert next_token().batch([Example(tokens)], RNG).layout.heads is None
-
-
 def test_a_decoder_reads_the_source_and_is_asked_for_the_target():
     pairs = [Example(row(20, 21), source=row(10, 11, 12)), Example(row(40), source=row(30))]
     batch = next_token(gives="pairs").batch(pairs, RNG)
