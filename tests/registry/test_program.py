@@ -44,7 +44,7 @@ def test_a_reader_that_leaves_is_no_mistake():
     done = shell("{ py train.py --help; echo $? >&2; } | head -n 1")
     assert (
         done.stdout
-        == "Blockwright composes a sequence model from named blocks, trains it and says what it was worth.\n"
+        == "Blockwright composes a sequence model from named blocks, trains it and reports what it was worth.\n"
     )
     assert done.stderr == "0\n"
 
