@@ -12,7 +12,7 @@ import re
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from registry.errors import ConfigError
 from registry.values import MisfitError, families_of, fit, guess
@@ -29,6 +29,16 @@ MISSING = "???"
 MIXERS = ("attention", "linear", "recurrent", "convolution")
 """Families that share the slot ``mixer``, and so share their names."""
 
+
+class SameNumbers(NamedTuple):
+    """Marks a choice that changes no number, as in ``Annotated[Literal["auto", "sdpa"], SameNumbers("...")]``.
+
+    Every other choice must be seen to change parameters, outputs, training or cost somewhere (``blocks.laws.effects``).
+    """
+
+    reason: str
+
+
 RESERVED = {"auto": "it leaves the choice to the blocks", "name": "it is the key that names a block"}
 RESERVED |= dict.fromkeys(
     ("on", "off", "yes", "no", "true", "false", "null", "inf", "nan"), "it is not text in a config"
@@ -42,6 +52,7 @@ class Choice:
     type: its annotation. default: what it is when nobody chooses (``MISSING``: somebody must).
     doc: its line in the docstring's ``Args``.
     families: where a name in it is looked up, if the choice is a block or a list of blocks.
+    same_numbers: why it changes no number, where that is declared (``SameNumbers``).
     """
 
     name: str
@@ -49,6 +60,7 @@ class Choice:
     default: Any
     doc: str
     families: tuple[str, ...] = ()
+    same_numbers: str = ""
 
 
 class Entry:
@@ -81,12 +93,9 @@ class Entry:
     @functools.cached_property
     def choices(self) -> dict[str, Choice]:
         """What a person may choose, by name."""
-        if inspect.isclass(self.constructor):
-            # A generic base keeps ``__init__``'s module globals, which is where its annotations mean something.
-            init = self.constructor.__init__
-            hints = typing.get_type_hints(init)
-        else:
-            hints = typing.get_type_hints(self.constructor)
+        # A generic base keeps ``__init__``'s module globals, which is where its annotations mean something.
+        maker: Any = self.constructor.__init__ if inspect.isclass(self.constructor) else self.constructor
+        hints, marked = typing.get_type_hints(maker), typing.get_type_hints(maker, include_extras=True)
         docs = argument_docs(inspect.getdoc(self.constructor) or "")
         found = {}
         for p in self._parameters:
@@ -94,7 +103,9 @@ class Entry:
                 continue
             kind = hints.get(p.name, Any)
             default = self.defaults.get(p.name, MISSING if p.default is p.empty else p.default)
-            found[p.name] = Choice(p.name, kind, default, docs.get(p.name, ""), families_of(kind))
+            marks = getattr(marked.get(p.name), "__metadata__", ())
+            same = next((mark.reason for mark in marks if isinstance(mark, SameNumbers)), "")
+            found[p.name] = Choice(p.name, kind, default, docs.get(p.name, ""), families_of(kind), same)
         return found
 
     @functools.cached_property
@@ -393,6 +404,7 @@ __all__ = [
     "Factory",
     "Literal",
     "Registry",
+    "SameNumbers",
     "factory",
     "names",
     "register",

@@ -133,6 +133,9 @@ class Objective(ABC):
     keeps_trees: ClassVar[bool] = True
     """Whether the tokens of a window keep the heads that the data gives them."""
 
+    shown: float = 0.0
+    """The share of the tokens asked for that the model is shown as they are, all the same."""
+
     def __init__(self, tokenizer: Tokenizer, max_length: int, shape: Shape, gives: Gives, /) -> None:
         self.tokenizer = tokenizer
         self.max_length = max_length
@@ -239,6 +242,9 @@ class Schedule(ABC):
     """The factor on the learning rate at each optimizer step."""
 
     families: ClassVar[tuple[str, ...]] = ("schedule",)
+
+    jumps: ClassVar[bool] = False
+    """Whether it falls in steps of its own, as by a tenth at some milestones, and not little by little."""
 
     def __init__(self, max_steps: int, /) -> None:
         self.max_steps = max_steps

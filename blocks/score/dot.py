@@ -30,7 +30,7 @@ class DotScore(Score):
         cap: Scores bend towards this bound and its negative. None: they may grow as they like.
 
     Raises:
-        ValueError: ``scale`` or ``cap`` is not positive.
+        ValueError: ``scale`` or ``cap`` is not positive, or there is an ``order`` of a norm that is not there.
     """
 
     def __init__(
@@ -48,6 +48,10 @@ class DotScore(Score):
         for name, value in (("scale", scale), ("cap", cap)):
             if value is not None and value <= 0:
                 raise ValueError(f"{name} must be positive, but got {value}.")
+        if order != "norm_first" and qk_norm is None:
+            raise ValueError(
+                f"order must be 'norm_first' where qk_norm is null and there is no order, but got {order!r}."
+            )
         self.scale = self.scale if scale is None else scale
         self.cap = cap
         self.order = order
