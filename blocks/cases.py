@@ -69,6 +69,11 @@ def mask_of(spec: str | Spec, causal: bool) -> Mask:
     return factory(small(REGISTRY[spec]) if isinstance(spec, str) else spec, ("mask",))(causal)
 
 
+def plain(causal: bool) -> str:
+    """The policy that hides nothing but, if it must, the future."""
+    return "mask/causal" if causal else "mask/full"
+
+
 def is_attention_position(name: str) -> bool:
     """A position that acts inside attention; the others act at the foot of a stack."""
     return REGISTRY[name].facts[:1] == ("n_heads",)
@@ -126,7 +131,7 @@ def _mixers(entry: Entry) -> Iterator[Case]:
     if entry.family == "attention":
         for position in filter(is_attention_position, REGISTRY.names("position")):
             for way, causal in WAYS.items():
-                build = partial(_under, "mask/full", causal, position=position)
+                build = partial(_under, plain(causal), causal, position=position)
                 yield Case(f"{entry.short} {position} {way}", build, spec, PLACED_LAWS)
 
 
@@ -144,8 +149,7 @@ def _positions(entry: Entry) -> Iterator[Case]:
         yield Case(f"stack {short}", lambda spec: stack_of(foot=(spec,)), spec)
         return
     for way, causal in WAYS.items():
-        mask = "mask/causal" if causal else "mask/full"
-        build = partial(_with_heads, "position", mask=mask, causal=causal, mixer="attention/mha")
+        build = partial(_with_heads, "position", mask=plain(causal), causal=causal, mixer="attention/mha")
         yield Case(f"mha {short} {way}", build, spec)
     build = partial(_with_heads, "position", mask="mask/window", causal=True, mixer="attention/gqa")
     yield Case(f"gqa {short} window", build, spec)
@@ -157,7 +161,7 @@ def _scores(entry: Entry) -> Iterator[Case]:
     facts = (4, D // 4)[: len(entry.facts)]
     yield Case(entry.short, lambda spec: factory(spec)(*facts), spec)
     for way, causal in WAYS.items():
-        build = partial(_with_heads, entry.family, mask="mask/full", causal=causal, mixer="attention/mha")
+        build = partial(_with_heads, entry.family, mask=plain(causal), causal=causal, mixer="attention/mha")
         yield Case(f"mha {entry.short} {way}", build, spec)
 
 
@@ -180,7 +184,7 @@ def _in_stacks(entry: Entry) -> Iterator[Case]:
 
 def _layers(entry: Entry) -> Iterator[Case]:
     for way, causal in WAYS.items():
-        spec = _of_layer(entry, mask="mask/causal" if causal else "mask/full")
+        spec = _of_layer(entry, mask=plain(causal))
         yield Case(f"stack {entry.short} {way}", partial(_stack_with, "layer", causal), spec)
     spec = _of_layer(entry, cross_attention={"name": "attention/mha", **HEADS})
     yield Case(f"stack {entry.short} with a memory", partial(_stack_with, "layer", True, reads=True), spec)
@@ -194,7 +198,7 @@ def _of_layer(entry: Entry, **parts: Any) -> Spec:
 
 def _stacks(entry: Entry) -> Iterator[Case]:
     for way, causal in WAYS.items():
-        spec = stack_spec(entry.name, mask="mask/causal" if causal else "mask/full")
+        spec = stack_spec(entry.name, mask=plain(causal))
         yield Case(f"stack {entry.short} {way}", partial(_stack, causal=causal), spec)
 
 
@@ -245,7 +249,7 @@ def _stack_with(kind: str, causal: bool, spec: Spec, reads: bool = False) -> Any
     if kind == "layer":
         return _stack({**stack_spec("stack/plain"), "layers": [spec] * 2}, causal, reads)
     part: dict[str, Any] = {"residual": {"name": "residual/pre_norm", "norm": spec}} if kind == "norm" else {kind: spec}
-    return stack_of(causal, **{"mask": "mask/causal" if causal else "mask/full", **part})
+    return stack_of(causal, **{"mask": plain(causal), **part})
 
 
 def _head_of(spec: Spec) -> nn.Module:

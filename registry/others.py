@@ -65,6 +65,16 @@ def some(entry: Entry, dice: random.Random, share: float = 0.5, keep: Iterable[s
     return made
 
 
+def is_text(kind: Any) -> bool:
+    """Whether an annotation takes any text: a path, a name of something outside. What may stand there is not known."""
+    origin, args = get_origin(kind), get_args(kind)
+    if origin in UNIONS:
+        return all(is_text(arm) for arm in args if arm is not types.NoneType)
+    if origin in (*LISTS, tuple):
+        return bool(args) and is_text(args[0])
+    return kind is str or (isinstance(kind, type) and issubclass(kind, os.PathLike))
+
+
 def _same(a: Any, b: Any) -> bool:
     return type(a) is type(b) and bool(a == b)
 

@@ -41,16 +41,16 @@ from blocks.laws.trying import B, D, T, V, beside, draw, full, tree, with_paddin
 from blocks.laws.weighing import H, K
 from registry import REGISTRY
 from registry.core import MISSING, Choice
-from registry.others import others, some
+from registry.others import is_text, others, some
 
 LONG = 150
 """Tokens of a row in which a mask or a table of a usual size ends."""
 
-DRAWS, CONTEXTS = 500, 40
+DRAWS, CONTEXTS = 400, 16
 """With how many draws of its other choices a choice is tried that has shown no effect without: in all, and of those
 that its block does not refuse."""
 
-VALUES = 12, 6
+VALUES = 12, 4
 """How many values of a choice are tried: as the case has the other choices, and beside each draw of them."""
 
 TOLERANCE = 1e-13
@@ -110,7 +110,7 @@ def effect(name: str, key: str, cases: Cases, observe: Observe) -> Effect:
         if found is not None:
             return Effect(found)
         refused = refused and not several
-    if refused:
+    if refused and is_text(choice.type):
         return Effect(None, None, refused)
     tried = 0
     for _ in range(DRAWS if len(entry.choices) > 1 and others(choice) else 0):

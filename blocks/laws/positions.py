@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from blocks.contracts import AttentionPosition, EmbeddingPosition, Mixer
+from blocks.contracts import Attention, AttentionPosition, EmbeddingPosition, Mixer
 from blocks.laws.trying import EXACT, QUIET, B, D, T, agree, draw, full, hold, run, stirred, with_padding
 
 
@@ -18,24 +18,26 @@ def _positions(mixer: nn.Module) -> list[AttentionPosition]:
 
 @torch.no_grad()
 def uses_its_position(mixer: Mixer[Any]) -> None:
-    """A position inside changes the output: with all that it does undone, the output is another."""
-    x, layout = QUIET * draw(mixer, B, T, D), full(mixer)
-    moved: Any = stirred(mixer)  # a table that starts at zero does nothing yet
-    before = run(moved, x, layout)
-    names = {type(p).__name__ for p in outermost(moved) if p.acts}
-    for name in sorted(names):
-        without = copy.deepcopy(moved)
-        for position in outermost(without):
+    """A position changes the output of its attention: with all that it does undone, the output is another."""
+    moved = stirred(mixer)  # a table that starts at zero does nothing yet
+    for attention in moved.modules():
+        if isinstance(attention, Attention):
+            _uses_its_position(attention)
+
+
+def _uses_its_position(attention: Attention[Any]) -> None:
+    x, layout = QUIET * draw(attention, B, T, attention.d_model), full(attention)
+    before = run(attention, x, layout)
+    for name in sorted({type(position).__name__ for position in _outermost(attention) if position.acts}):
+        without = copy.deepcopy(attention)
+        for position in _outermost(without):
             if type(position).__name__ == name:
                 _undo(position)
-        off = (run(without, x, layout) - before).abs().max().item()
-        hold(
-            off > EXACT * before.abs().max().item(),
-            f"the position {name} must change the output, but without it the output is the same.",
-        )
+        off, size = (run(without, x, layout) - before).abs().max().item(), before.abs().max().item()
+        hold(off > EXACT * size, f"the position {name} must change the output, but without it the output is the same.")
 
 
-def outermost(mixer: nn.Module) -> list[AttentionPosition]:
+def _outermost(mixer: nn.Module) -> list[AttentionPosition]:
     """The positions of a mixer, without the parts of a sum."""
     found = _positions(mixer)
     inner = {part for position in found for part in position.modules() if part is not position}
