@@ -22,10 +22,11 @@ from registry import REGISTRY, ConfigError, factory
 from registry.compose import Job, launch
 from registry.core import MIXERS
 from registry.slots import trace
-from training.contracts import shape_of
+from training.contracts import Data, shape_of
 from training.laws.cases import cases
 from training.laws.data import Source
 from training.laws.optimizers import Descent
+from training.laws.running import Writer
 from training.laws.table import laws_of
 from training.laws.trying import own_cache
 
@@ -174,10 +175,10 @@ def build(made: Made, device: str = "cpu") -> Composition:
     """The composition, or a ``ConfigError``."""
     resolved = trace(config_of(made))
     torch.manual_seed(0)
+    data_of(resolved.spec, 0)  # whether the parts that train it take one another
     with torch.device(device):
-        return Composition(
-            made, resolved.spec, factory(resolved.spec["model"], ("model",), "model", resolved.origins)(V)
-        )
+        model = factory(resolved.spec["model"], ("model",), "model", resolved.origins)(V)
+    return Composition(made, resolved.spec, model)
 
 
 def composing(
@@ -220,36 +221,41 @@ def of_the_run(composition: Composition, *families: str) -> Iterator[Verdict]:
                 yield held(law, part, label)
 
 
+def data_of(spec: dict[str, Any], seed: int) -> Data:
+    """The data of a run, not read yet, with its objective and tokenizer."""
+    gives = REGISTRY[spec["data"]["name"]].constructor.gives  # type: ignore[attr-defined]
+    tokenizer = _part(spec, "tokenizer")
+    objective = _part(spec, "objective", tokenizer, LENGTH, shape_of(spec["model"]), gives)
+    return _part(spec, "data", tokenizer, objective, LENGTH, seed)
+
+
+def _part(spec: dict[str, Any], slot: str, *facts: Any) -> Any:
+    return factory(spec[slot], (slot,), slot)(*facts)
+
+
 def parts_of(spec: dict[str, Any], model: Any, families: tuple[str, ...] = ()) -> Iterator[Any]:
-    """What would train a model, as its laws take it."""
+    """What would train a model, as its laws take it: the parts of some families, or all."""
 
-    def wanted(family: str) -> bool:
-        return not families or family in families
-
-    def made(slot: str, *facts: Any) -> Any:
-        return factory(spec[slot], (slot,), slot)(*facts)
-
-    def data(seed: int) -> Any:
-        tokenizer = made("tokenizer")
-        its = made("data", tokenizer, made("objective", tokenizer, LENGTH, shape, gives), LENGTH, seed)
+    def data(seed: int) -> Data:
+        its = data_of(spec, seed)
         its.setup("fit")
         return its
 
-    gives = REGISTRY[spec["data"]["name"]].constructor.gives  # type: ignore[attr-defined]
-    shape = shape_of(spec["model"])
-    if wanted("tokenizer"):
-        yield made("tokenizer")
-    if wanted("objective"):
-        yield data(0).objective
-    if wanted("data"):
-        yield Source(data)
-    if wanted("optimizer"):
-        yield Descent(made("optimizer"), model)
-    if wanted("schedule"):
-        yield made("schedule", STEPS)
-    if wanted("callback"):
-        for each in spec.get("callbacks") or []:
-            yield factory(each, ("callback",))()
+    for family in families or RUN_FAMILIES:
+        if family == "tokenizer":
+            yield _part(spec, "tokenizer")
+        elif family == "objective":
+            yield data(0).objective
+        elif family == "data":
+            yield Source(data)
+        elif family == "optimizer":
+            yield Descent(_part(spec, "optimizer"), model)
+        elif family == "schedule":
+            yield _part(spec, "schedule", STEPS)
+        elif family == "callback":
+            yield from (factory(each, ("callback",))() for each in spec.get("callbacks") or [])
+        elif family == "logger":
+            yield from (Writer(factory(each, ("logger",))) for each in spec.get("logger") or [])
 
 
 def compose_with(name: str, n: int) -> Iterator[Verdict]:
@@ -283,6 +289,7 @@ SLOTTED = (
         "stack",
         "init",
         "embedding",
+        "head",
         "score",
         "normaliser",
         "model",
@@ -301,10 +308,11 @@ def mixers_in(model: Any) -> list[tuple[str, Any]]:
 def excused(made: Made, mixer: Any) -> set[str]:
     """Compiling takes long, and a sample has it to itself. Nyström attention makes queries of a memory as well: a
     product that ``cost``, which knows of no memory, does not count. Where layers before a router round, a token that is
-    nearly as near to another expert goes there; with no residual, nothing else is left of it, and no bound can hold.
+    nearly as near to another expert goes there; where no residual, or one that norms what is written, keeps the token
+    larger than that, no bound can hold.
     """
     reads_by_landmarks = isinstance(mixer, Reader) and made.get("decoder.cross_attention") == "nystrom"
-    rounds_before_a_router = (made.get("ffn"), made.get("residual")) == ("moe", "none")
+    rounds_before_a_router = made.get("ffn") == "moe" and made.get("residual") in ("none", "sandwich")
     return {
         "compiles",
         *(["costs_what_it_says"] if reads_by_landmarks else []),
