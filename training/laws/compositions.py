@@ -113,6 +113,8 @@ def _with(made: Made, dice: random.Random, fixed: str) -> Made:
         return {**kept, "attention": {"name": dice.choice(able), entry.family: spec}}
     if entry.family == "model":
         return made
+    if entry.family == "head":  # some share a table, some have none to share
+        return {**made, "head": spec, "model.tie": dice.random() < 0.5}
     if entry.family in ("callback", "logger"):
         return {**made, {"callback": "callbacks", "logger": "logger"}[entry.family]: [spec]}
     return {**made, entry.family: spec}
