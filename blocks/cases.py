@@ -2,12 +2,10 @@
 
 ``cases(name)`` builds a block from its defaults in each surrounding that its family can have: a mixer
 under masks and positions, a residual rule or a feed-forward inside a small stack, a model whole.
-``check(name)`` runs every law on every case.
 """
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, NamedTuple
@@ -16,10 +14,27 @@ import torch
 from torch import nn
 
 import blocks  # noqa: F401  (registers every block)
-from blocks.contracts import Attention, AttentionPosition, Mask, Mixer, Model, Site, Stack
-from blocks.laws import D, V, laws_of, stirred
+from blocks.contracts import Attention, AttentionPosition, Mask, Mixer, Model, Site, Stack, placed
+from blocks.laws import PLACED_LAWS, D, Reader, V, stirred
+from blocks.laws.specs import Spec, layer_spec, model_spec, stack_spec
 from registry import REGISTRY, factory
 from registry.core import Entry, Factory
+from registry.others import required, small
+
+__all__ = [
+    "Case",
+    "built",
+    "cases",
+    "is_attention_position",
+    "layer_spec",
+    "mask_of",
+    "mixer_of",
+    "model_of",
+    "model_spec",
+    "small",
+    "stack_of",
+    "stack_spec",
+]
 
 MIXERS = Mixer.families
 
@@ -27,36 +42,36 @@ MIXERS = Mixer.families
 HEADS = {"n_heads": 4}
 """Few and wide enough for every position."""
 
+WAYS = {"both ways": False, "causal": True}
+
 
 class Case(NamedTuple):
-    """One surrounding of a block. ``make`` builds it, or refuses with ``ValueError``."""
+    """One surrounding of a block.
+
+    label: What the surrounding is.
+    build: From the block's spec to what is tried: the block, or what it is a part of. Refuses with ``ValueError``.
+    spec: The block's spec.
+    laws: What it is held to. None: the laws of its kind.
+    """
 
     label: str
-    make: Callable[[], Any]
+    build: Callable[[Spec], Any]
+    spec: Spec
+    laws: list[Callable[[Any], None]] | None = None
+
+    def make(self, **choices: Any) -> Any:
+        """What is tried, with some of the block's choices made otherwise."""
+        return self.build({**self.spec, **choices})
 
 
-class Verdict(NamedTuple):
-    """What one law says of one case. ``ok`` None: the case is refused, ``says`` is the refusal."""
-
-    law: str
-    case: str
-    ok: bool | None
-    says: str = ""
+def mask_of(spec: str | Spec, causal: bool) -> Mask:
+    """A policy in a stack of this direction, with small sizes where only its name is given."""
+    return factory(small(REGISTRY[spec]) if isinstance(spec, str) else spec, ("mask",))(causal)
 
 
-def small(entry: Entry) -> dict[str, Any]:
-    """A spec whose sizes are small enough to matter in a row of a dozen tokens."""
-    sizes = {
-        key: min(choice.default, 4)
-        for key, choice in entry.choices.items()
-        if choice.type is int and isinstance(choice.default, int) and not isinstance(choice.default, bool)
-    }
-    return {"name": entry.name, **sizes}
-
-
-def mask_of(name: str, causal: bool) -> Mask:
-    """The policy called ``name`` with small sizes, in a stack of this direction."""
-    return factory(small(REGISTRY[name]), ("mask",))(causal)
+def plain(causal: bool) -> str:
+    """The policy that hides nothing but, if it must, the future."""
+    return "mask/causal" if causal else "mask/full"
 
 
 def is_attention_position(name: str) -> bool:
@@ -65,105 +80,181 @@ def is_attention_position(name: str) -> bool:
 
 
 def mixer_of(
-    spec: str | dict[str, Any],
+    spec: str | Spec,
     mask: Mask,
-    position: str | None = None,
+    position: str | Spec | None = None,
     shared: Factory[AttentionPosition] | None = None,
 ) -> Mixer[Any]:
     """A mixer of width ``D`` under ``mask``; ``position`` None is what it prefers."""
     make: Any = factory(spec, MIXERS)
     kind = make.func
     if not issubclass(kind, Attention):
-        if position not in (None, "position/none"):
-            raise ValueError(f"position must act at the foot of a stack for {kind.__name__}, but got {position}.")
+        name = position["name"] if isinstance(position, dict) else position
+        if name not in (None, "position/none"):
+            raise ValueError(f"position must act at the foot of a stack for {kind.__name__}, but got {name}.")
         return make(D, mask)
-    name = position or f"position/{kind.prefers['position']}"
-    return make(D, mask, shared or factory(name))
-
-
-def layer_spec(**parts: Any) -> dict[str, Any]:
-    """The spec of a plain layer of small parts, with some of them replaced."""
-    return {
-        "name": "layer/sequential",
-        "mixer": {"name": "attention/mha", "n_heads": 4},
-        "mask": "mask/causal",
-        "position": "position/rope",
-        "ffn": "ffn/mlp",
-        "residual": {"name": "residual/pre_norm", "norm": "norm/rms"},
-        **parts,
-    }
+    return placed(make, D, mask, shared or factory(position or f"position/{kind.prefers['position']}"))
 
 
 def stack_of(
-    causal: bool = True, stack: str = "stack/plain", /, *, foot: tuple[str, ...] = (), **parts: Any
+    causal: bool = True, stack: str = "stack/plain", /, *, foot: tuple[str | Spec, ...] = (), **parts: Any
 ) -> Stack[Any]:
     """A small stack of two layers made of ``parts``, with embedding positions at its foot."""
-    spec = {"name": stack, "layers": [layer_spec(**parts)] * 2, "norm": "norm/rms", "position": list(foot)}
-    site = Site(causal=causal, max_length=64, n_layers=2, decoder_layers=2)
-    return factory(spec, ("stack",))(D, site)
+    return _stack(stack_spec(stack, foot, **parts), causal)
+
+
+def _stack(spec: Spec, causal: bool, reads: bool = False) -> Any:
+    """A stack; one that reads a memory with a memory to read."""
+    site = Site(causal=causal, max_length=64, n_layers=2, decoder_layers=2, reads_memory=reads)
+    stack = factory(spec, ("stack",))(D, site)
+    return Reader(stack) if reads else stack
 
 
 def model_of(name: str = "model/decoder_only", **choices: Any) -> nn.Module:
     """A small model over ``V`` tokens; ``parts`` go to its layers."""
-    parts = choices.pop("parts", {})
-    entry = REGISTRY[name]
-    stacks = {}
-    for key, choice in entry.choices.items():
-        if "stack" in choice.families:
-            causal = key == "decoder"
-            mask = {"mask": "mask/causal" if causal else "mask/full"}
-            cross = {"cross_attention": "attention/mha"} if causal and "encoder" in entry.choices else {}
-            layers = [layer_spec(**{**mask, **cross, **parts})] * 2
-            stacks[key] = {"name": "stack/plain", "layers": layers, "norm": "norm/rms"}
-    spec = {"name": name, "d_model": D, "max_length": 64, **stacks, **choices}
-    return factory(spec, ("model",))(V)
+    return factory({**model_spec(name, **choices.pop("parts", {})), **choices}, ("model",))(V)
 
 
 def cases(name: str) -> Iterator[Case]:
     """Every surrounding in which the block called ``name`` is tried."""
     entry = REGISTRY[name]
-    kind = entry.family
-    ways = {"both ways": False, "causal": True}
-    if kind in MIXERS:
-        for mask in ("mask/full", "mask/causal", "mask/window"):
-            for way, causal in ways.items():
-                yield Case(f"{entry.short} {mask} {way}", partial(_under, mask, causal, name))
-    elif kind == "mask":
-        for way, causal in ways.items():
-            yield Case(f"{entry.short} {way}", partial(mask_of, name, causal))
-            yield Case(f"mha {entry.short} {way}", partial(_under, name, causal, "attention/mha"))
-    elif kind == "position" and is_attention_position(name):
-        for way, causal in ways.items():
-            mask = "mask/causal" if causal else "mask/full"
-            yield Case(f"mha {entry.short} {way}", partial(_under, mask, causal, "attention/mha", name))
-        yield Case(f"gqa {entry.short} window", partial(_under, "mask/window", True, "attention/gqa", name))
-    elif kind == "position":
-        yield Case(entry.short, partial(factory(name), D, 64))
-        yield Case(f"stack {entry.short}", partial(stack_of, foot=(name,)))
-    elif kind in ("norm", "ffn", "residual", "layer", "stack"):
-        if kind in ("norm", "ffn"):
-            yield Case(entry.short, partial(factory(name), D))
-        if kind == "residual":
-            site = Site(causal=True, max_length=64, depth=1, n_layers=3, decoder_layers=3)
-            yield Case(entry.short, partial(factory(name), D, site))
-        yield from _in_a_stack(entry)
-    elif kind == "embedding":
-        yield Case(entry.short, partial(factory(name), V, D))
-    elif kind == "head":
-        yield Case(entry.short, partial(_head_of, name))
-    elif kind == "model":
-        yield Case(entry.short, partial(model_of, name))
-    elif kind == "init":
-        yield Case(f"decoder_only {entry.short}", partial(model_of, init=name))
+    make = SURROUNDINGS.get(entry.family)
+    if make is not None:
+        yield from make(entry)
 
 
-def _under(mask: str, causal: bool, mixer: str, position: str | None = None) -> Mixer[Any]:
-    return mixer_of({"name": mixer, **(HEADS if position else {})}, mask_of(mask, causal), position)
+def _mixers(entry: Entry) -> Iterator[Case]:
+    spec = spec_of(entry)
+    for mask in ("mask/full", "mask/causal", "mask/window"):
+        for way, causal in WAYS.items():
+            yield Case(f"{entry.short} {mask} {way}", partial(_under, mask, causal), spec)
+    if entry.family == "attention":
+        for position in filter(is_attention_position, REGISTRY.names("position")):
+            for way, causal in WAYS.items():
+                build = partial(_under, plain(causal), causal, position=position)
+                yield Case(f"{entry.short} {position} {way}", build, spec, PLACED_LAWS)
 
 
-def _head_of(name: str) -> nn.Module:
+def _masks(entry: Entry) -> Iterator[Case]:
+    spec = small(entry)
+    for way, causal in WAYS.items():
+        yield Case(f"{entry.short} {way}", partial(mask_of, causal=causal), spec)
+        yield Case(f"mha {entry.short} {way}", partial(_under, causal=causal, mixer="attention/mha"), spec)
+
+
+def _positions(entry: Entry) -> Iterator[Case]:
+    spec, short = spec_of(entry), entry.short
+    if not is_attention_position(entry.name):
+        yield Case(short, lambda spec: factory(spec)(D, 64), spec)
+        yield Case(f"stack {short}", lambda spec: stack_of(foot=(spec,)), spec)
+        return
+    for way, causal in WAYS.items():
+        build = partial(_with_heads, "position", mask=plain(causal), causal=causal, mixer="attention/mha")
+        yield Case(f"mha {short} {way}", build, spec)
+    build = partial(_with_heads, "position", mask="mask/window", causal=True, mixer="attention/gqa")
+    yield Case(f"gqa {short} window", build, spec)
+
+
+def _scores(entry: Entry) -> Iterator[Case]:
+    """Scores and normalisers: by themselves, and in attention."""
+    spec = spec_of(entry)
+    facts = (4, D // 4)[: len(entry.facts)]
+    yield Case(entry.short, lambda spec: factory(spec)(*facts), spec)
+    for way, causal in WAYS.items():
+        build = partial(_with_heads, entry.family, mask=plain(causal), causal=causal, mixer="attention/mha")
+        yield Case(f"mha {entry.short} {way}", build, spec)
+
+
+def _of_tokens(entry: Entry) -> Iterator[Case]:
+    """Norms and feed-forwards: by themselves, and in a stack."""
+    yield Case(entry.short, lambda spec: factory(spec)(D), spec_of(entry))
+    yield from _in_stacks(entry)
+
+
+def _residuals(entry: Entry) -> Iterator[Case]:
+    site = Site(causal=True, max_length=64, depth=1, n_layers=3, decoder_layers=3)
+    yield Case(entry.short, lambda spec: factory(spec)(D, site), spec_of(entry))
+    yield from _in_stacks(entry)
+
+
+def _in_stacks(entry: Entry) -> Iterator[Case]:
+    for way, causal in WAYS.items():
+        yield Case(f"stack {entry.short} {way}", partial(_stack_with, entry.family, causal), spec_of(entry))
+
+
+def _layers(entry: Entry) -> Iterator[Case]:
+    for way, causal in WAYS.items():
+        spec = _of_layer(entry, mask=plain(causal))
+        yield Case(f"stack {entry.short} {way}", partial(_stack_with, "layer", causal), spec)
+    spec = _of_layer(entry, cross_attention={"name": "attention/mha", **HEADS})
+    yield Case(f"stack {entry.short} with a memory", partial(_stack_with, "layer", True, reads=True), spec)
+
+
+def _of_layer(entry: Entry, **parts: Any) -> Spec:
+    """The choices of a layer that a stack makes for it, as far as it has them."""
+    made = {key: value for key, value in layer_spec(**parts).items() if key in entry.choices}
+    return {**required(entry), **made, "name": entry.name}
+
+
+def _stacks(entry: Entry) -> Iterator[Case]:
+    for way, causal in WAYS.items():
+        spec = stack_spec(entry.name, mask=plain(causal))
+        yield Case(f"stack {entry.short} {way}", partial(_stack, causal=causal), spec)
+
+
+def _inits(entry: Entry) -> Iterator[Case]:
+    yield Case(entry.short, lambda spec: factory(spec)(), spec_of(entry))
+    yield Case(f"decoder_only {entry.short}", lambda spec: model_of(init=spec), spec_of(entry))
+    yield Case(f"decoder_only {entry.short} untied", lambda spec: model_of(init=spec, tie=False), spec_of(entry))
+
+
+SURROUNDINGS: dict[str, Callable[[Entry], Iterator[Case]]] = {
+    **dict.fromkeys(MIXERS, _mixers),
+    "mask": _masks,
+    "position": _positions,
+    "score": _scores,
+    "normaliser": _scores,
+    "norm": _of_tokens,
+    "ffn": _of_tokens,
+    "residual": _residuals,
+    "layer": _layers,
+    "stack": _stacks,
+    "embedding": lambda entry: iter([Case(entry.short, lambda spec: factory(spec)(V, D), spec_of(entry))]),
+    "head": lambda entry: iter([Case(entry.short, _head_of, spec_of(entry))]),
+    "model": lambda entry: iter([Case(entry.short, lambda spec: factory(spec)(V), model_spec(entry.name))]),
+    "init": _inits,
+}
+"""How the blocks of a family are tried."""
+
+
+def spec_of(entry: Entry) -> Spec:
+    """A block with its defaults; what has none is drawn."""
+    return {"name": entry.name, **required(entry)}
+
+
+def _under(mask: str | Spec, causal: bool, mixer: str | Spec, position: str | Spec | None = None) -> Mixer[Any]:
+    return mixer_of(mixer, mask_of(mask, causal), position)
+
+
+def _with_heads(kind: str, spec: Spec, mask: str, causal: bool, mixer: str) -> Mixer[Any]:
+    """Attention with a position, a score or a normaliser."""
+    attention = {"name": mixer, **HEADS}
+    if kind == "position":
+        return _under(mask, causal, attention, spec)
+    return _under(mask, causal, {**attention, kind: spec})
+
+
+def _stack_with(kind: str, causal: bool, spec: Spec, reads: bool = False) -> Any:
+    """Two layers that are, or hold, this block."""
+    if kind == "layer":
+        return _stack({**stack_spec("stack/plain"), "layers": [spec] * 2}, causal, reads)
+    part: dict[str, Any] = {"residual": {"name": "residual/pre_norm", "norm": spec}} if kind == "norm" else {kind: spec}
+    return stack_of(causal, **{"mask": plain(causal), **part})
+
+
+def _head_of(spec: Spec) -> nn.Module:
     """A head that stands alone, or one that shares the table of an embedding because it can not."""
-    head = factory(name)(V, D)
+    head = factory(spec)(V, D)
     try:
         head.stand_alone()
     except ValueError:
@@ -171,48 +262,13 @@ def _head_of(name: str) -> nn.Module:
     return head
 
 
-def _in_a_stack(entry: Entry) -> Iterator[Case]:
-    kind, name = entry.family, entry.name
-    for causal in (False, True):
-        parts: dict[str, Any] = {"mask": "mask/causal" if causal else "mask/full"}
-        if kind == "norm":
-            parts["residual"] = {"name": "residual/pre_norm", "norm": name}
-        elif kind == "layer":
-            parts["name"] = name
-        elif kind != "stack":
-            parts[kind] = name
-        make = partial(stack_of, causal, name if kind == "stack" else "stack/plain", **parts)
-        yield Case(f"stack {entry.short} {'causal' if causal else 'both ways'}", make)
-
-
-def check(name: str, device: torch.device | str = "cpu") -> Iterator[Verdict]:
-    """Every law on every case of a registered name, one verdict each; a refused case has one verdict."""
-    for case in cases(name):
-        try:
-            block = built(case, device)
-        except ValueError as refusal:
-            yield Verdict("refusal", case.label, None, str(refusal))
-            continue
-        for law in laws_of(block):
-            torch.manual_seed(0)
-            try:
-                law(block)
-                yield Verdict(law.__name__, case.label, True)
-            except AssertionError as broken:
-                yield Verdict(law.__name__, case.label, False, str(broken))
-            except Exception as error:  # a bug in the block: the other laws still have their say
-                where = traceback.extract_tb(error.__traceback__)[-1]
-                says = f"{type(error).__name__} at {where.filename}:{where.lineno}: {error}"
-                yield Verdict(law.__name__, case.label, False, says)
-
-
-def built(case: Case, device: torch.device | str = "cpu") -> Any:
-    """The block of a case, in float64 and not training; a mask as it is.
+def built(case: Case, device: torch.device | str = "cpu", **choices: Any) -> Any:
+    """What a case tries, in float64 and not training; a mask or an init as it is.
 
     Every number of a part is moved a little from its start, so that a gate that starts closed hides nothing.
     """
     torch.manual_seed(0)
-    block = case.make()
+    block = case.make(**choices)
     if not isinstance(block, nn.Module):
         return block
     block = block.to(device=device, dtype=torch.float64).eval()

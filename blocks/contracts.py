@@ -326,6 +326,9 @@ class Normaliser(nn.Module):
 
     families: ClassVar[tuple[str, ...]] = ("normaliser",)
 
+    total: ClassVar[Literal["one", "at most one", "any"]] = "one"
+    """What the weights of a row add up to, where they are shares of a whole; "any": they are not."""
+
     def __init__(self, n_heads: int, /) -> None:
         super().__init__()
 
@@ -424,6 +427,58 @@ class Attention(Mixer[S]):
         /,
     ) -> None:
         super().__init__(d_model, mask)
+
+
+def class_of(factory: Callable[..., Any]) -> type:
+    """What a factory builds; ``object`` where that is not known."""
+    while isinstance(factory, functools.partial):
+        factory = factory.func
+    return factory if isinstance(factory, type) else object
+
+
+def acts_in_attention(position: type) -> bool:
+    """Whether a kind of position does anything inside attention."""
+    hooks = ("rotate", "bias", "value_bias")
+    return any(getattr(position, hook, None) is not getattr(AttentionPosition, hook) for hook in hooks)
+
+
+def placed(
+    make: Callable[..., Any],
+    d_model: int,
+    mask: Mask,
+    position: Callable[[int, int], AttentionPosition] | None,
+    site: Site | None = None,
+) -> Attention[Any]:
+    """An attention that has taken the position it was given, which the layers of a ``site`` share.
+
+    That it also uses it is a law, ``blocks.laws.uses_its_position``.
+
+    Raises:
+        ValueError: It does not build the position, or does not keep it.
+    """
+    made: list[AttentionPosition] = []
+
+    def build(n_heads: int, head_dim: int) -> AttentionPosition:
+        assert position is not None
+        made.append(position(n_heads, head_dim) if site is None else site.share(position, n_heads, head_dim))
+        return made[-1]
+
+    attention: Attention[Any] = make(d_model, mask, None if position is None else build)
+    if position is None:
+        return attention
+    kind, given = type(attention).__name__, class_of(position)
+    if not made and acts_in_attention(given):
+        raise ValueError(
+            f"position must be none for {kind}, which builds no position, but got {given.__name__}. "
+            "Set position=none; or, in its constructor, call position(n_heads, head_dim) and keep what that returns."
+        )
+    parts = set(attention.modules())
+    if any(one.acts and one not in parts for one in made):
+        raise ValueError(
+            f"position must be none for {kind}, which keeps no position, but got {given.__name__}. "
+            "Set position=none; or, in its constructor, keep what position(n_heads, head_dim) returns as an attribute."
+        )
+    return attention
 
 
 class Ffn(nn.Module, ABC):

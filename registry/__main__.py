@@ -3,7 +3,7 @@
 python -m registry list [family ...]                every name, by family; with --abilities also what each mixer can do
 python -m registry show attention/gqa               choices, sources, cost, how to use it
 python -m registry new attention my_attention       print a file that works as it stands [like another block]
-python -m registry check my_block | ./my_block.py   run the laws, a line a law
+python -m registry check my_block | ./my_block.py   run the laws, a line a law; --with 50: in 50 random compositions too
 python -m registry matrix [mixer ...] [--all]       what combines with what; --all: a line each
 """
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 import io
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from registry import plugins
 from registry.compose import report
@@ -98,6 +99,7 @@ def new(words: list[str]) -> int:
 
 def check(words: list[str]) -> int:
     """Run the laws on names, or on every block that a file registers."""
+    words, compositions = with_compositions(words)
     if not words:
         raise ConfigError("check: a name or a file must be given, as in check ./my_block.py.")
     plugins.load()
@@ -116,18 +118,60 @@ def check(words: list[str]) -> int:
                 short = [REGISTRY[n].short for n in before]
                 raise ConfigError(f"check: no block is named {word!r}{guess(word, sorted([*short, *before]))}")
             wanted += sorted(found)
-    from blocks.cases import check as verdicts
+    wanted = list(dict.fromkeys(wanted))
+    from blocks.laws.check import check as verdicts
+    from training.laws import BENCH
 
-    broken = 0
-    for name in dict.fromkeys(wanted):
-        for verdict in verdicts(name):
-            mark = {True: "ok     ", False: "BROKEN ", None: "refused"}[verdict.ok]
-            print(
-                f"{mark}  {name}  {verdict.case}: {verdict.law.replace('_', ' ')}{verdict.says and f': {verdict.says}'}"
-            )
+    broken, free = 0, []
+    for name in wanted:
+        tried = 0
+        for verdict in verdicts(name, BENCH):
+            print(line(name, verdict))
             broken += verdict.ok is False
-    print(f"{broken} broken" if broken else "all laws hold")
-    return 1 if broken else 0
+            tried += verdict.ok is not None
+        if not tried:
+            free.append(name)
+    if compositions:
+        from training.laws.compositions import compose_with
+
+        for name in wanted:
+            for verdict in compose_with(name, compositions):
+                print(line(name, verdict))
+                broken += verdict.ok is False
+    for name in free:
+        print(f"no laws  {name}  {why_free(name)}")
+    if broken:
+        print(f"{broken} broken{f', {len(free)} under no law' if free else ''}")
+    else:
+        print(f"no law was broken, but {len(free)} of {len(wanted)} names are under none" if free else "all laws hold")
+    return 1 if broken or free else 0
+
+
+def with_compositions(words: list[str]) -> tuple[list[str], int]:
+    """The words without ``--with N``, and that number; 0 where it is not said."""
+    if "--with" not in words:
+        return words, 0
+    at = words.index("--with")
+    said = words[at + 1] if at + 1 < len(words) else ""
+    if not said.isdigit() or not int(said):
+        raise ConfigError(f"check: --with must be followed by how many compositions are drawn, but got {said!r}.")
+    return [*words[:at], *words[at + 2 :]], int(said)
+
+
+def line(name: str, verdict: Any) -> str:
+    """A verdict as it is printed."""
+    mark = {True: "ok     ", False: "BROKEN ", None: "refused"}[verdict.ok]
+    says = f": {verdict.says}" if verdict.says else ""
+    return f"{mark}  {name}  {verdict.case}: {verdict.law.replace('_', ' ')}{says}"
+
+
+def why_free(name: str) -> str:
+    """Why no law was held on a name."""
+    from training.laws import BENCH
+
+    if any(True for _ in BENCH.cases(name)):
+        return "it cannot be tried on this machine."
+    return f"the family {REGISTRY[name].family!r} has no laws: nothing is known of what its blocks promise."
 
 
 def matrix(words: list[str]) -> int:

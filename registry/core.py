@@ -18,7 +18,7 @@ import typing
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from registry.errors import BlockwrightError, ConfigError
 from registry.neighbours import Loader
@@ -36,6 +36,16 @@ MISSING = "???"
 MIXERS = ("attention", "linear", "recurrent", "convolution")
 """Families that share the slot ``mixer``, and so share their names."""
 
+
+class SameNumbers(NamedTuple):
+    """Marks a choice that changes no number, as in ``Annotated[Literal["auto", "sdpa"], SameNumbers("...")]``.
+
+    Every other choice must be seen to change parameters, outputs, training or cost somewhere (``blocks.laws.effects``).
+    """
+
+    reason: str
+
+
 RESERVED = {"auto": "it leaves the choice to the blocks", "name": "it is the key that names a block"}
 RESERVED |= dict.fromkeys(
     ("on", "off", "yes", "no", "true", "false", "null", "inf", "nan"), "it is not text in a config"
@@ -49,6 +59,7 @@ class Choice:
     type: its annotation. default: what it is when nobody chooses (``MISSING``: somebody must).
     doc: its line in the docstring's ``Args``.
     families: where a name in it is looked up, if the choice is a block or a list of blocks.
+    same_numbers: why it changes no number, where that is declared (``SameNumbers``).
     """
 
     name: str
@@ -56,6 +67,7 @@ class Choice:
     default: Any
     doc: str
     families: tuple[str, ...] = ()
+    same_numbers: str = ""
 
     @functools.cached_property
     def plain(self) -> Any:
@@ -122,9 +134,12 @@ class Entry:
         for p in self._parameters:
             if p.kind is not p.KEYWORD_ONLY:
                 continue
-            kind = self._kind(p)
+            hint = self._kind(p)
+            marks = getattr(hint, "__metadata__", ())
+            kind = hint.__origin__ if marks else hint
             default = self.defaults.get(p.name, MISSING if p.default is p.empty else p.default)
-            found[p.name] = Choice(p.name, kind, default, docs.get(p.name, ""), families_of(kind))
+            reason = next((mark.reason for mark in marks if isinstance(mark, SameNumbers)), "")
+            found[p.name] = Choice(p.name, kind, default, docs.get(p.name, ""), families_of(kind), reason)
         return found
 
     def _kind(self, parameter: inspect.Parameter) -> Any:
@@ -155,7 +170,7 @@ class Entry:
 
 def _looked_up(annotation: Any, names: dict[str, Any]) -> Any:
     holder = types.SimpleNamespace(__annotations__={"choice": annotation})
-    return typing.get_type_hints(holder, names)["choice"]
+    return typing.get_type_hints(holder, names, include_extras=True)["choice"]
 
 
 def _for_type_checkers(names: Mapping[str, Any]) -> dict[str, Any]:
@@ -510,6 +525,7 @@ __all__ = [
     "Factory",
     "Literal",
     "Registry",
+    "SameNumbers",
     "factory",
     "names",
     "register",

@@ -6,8 +6,6 @@ is drawn as well: a line that composes, with one thing wrong in it.
 
 from __future__ import annotations
 
-import copy
-import functools
 import random
 import re
 from collections.abc import Callable
@@ -17,108 +15,32 @@ import pytest
 import torch
 
 from blocks.cases import is_attention_position, small
-from blocks.laws import Reader, V, laws_of, starts_at_chance
+from blocks.laws import laws_of
+from blocks.laws.check import held
 from blocks.matrix import judge
-from registry import REGISTRY, ConfigError, factory
-from registry.compose import Job, launch
-from registry.compose.asked import without_effect
-from registry.compose.hydra import parse
+from registry import REGISTRY
+from registry.compose import launch
 from registry.core import MIXERS, Entry
-from registry.slots import trace
 from registry.tables import LAYER_SLOTS, MODEL_SLOTS, RUN_SLOTS, STACK_SLOTS
 from registry.values import families_of
+from training.laws.compositions import (
+    LENGTH,
+    PARTS,
+    WIDTH,
+    Made,
+    composing,
+    config_of,
+    mixers_in,
+    of_the_model,
+    of_the_run,
+    options,
+    spelt,
+    stacks_of,
+    words_of,
+)
 
-VALID, WRONG, COMPILED = 200, 200, 6
-PARTS = ("position/sum", "mask/and", "mask/or")
-"""Names that mean nothing without parts."""
-
+VALID, WRONG, COMPILED, RUNS = 200, 200, 6, 8
 SLOTS = {**STACK_SLOTS, **MODEL_SLOTS, **RUN_SLOTS, "model": ("model",)}
-WIDTH, LENGTH = 64, 64
-
-Made = dict[str, Any]
-"""What was chosen, by its path in the config."""
-
-
-# What is drawn ------------------------------------------------------------------------------------------------------
-
-
-def options(*families: str) -> list[str]:
-    return [REGISTRY[name].short for name in REGISTRY.names(*families) if name not in PARTS]
-
-
-def draw(dice: random.Random) -> Made:
-    """A model, and something in each slot."""
-    made: Made = {"model": dice.choice(options("model")), "model.d_model": WIDTH, "model.max_length": LENGTH}
-    made |= {f"{stack}.n_layers": dice.choice([1, 2]) for stack in stacks_of(made)}
-    if dice.random() < 0.5:
-        made["mixer"] = dice.choice(options("linear", "recurrent", "convolution"))
-    else:
-        made["attention"] = dice.choice(options("attention"))
-    if len(stacks_of(made)) == 2 and dice.random() < 0.5:
-        made["decoder.cross_attention"] = dice.choice(options("attention"))
-    made["embedding"] = dice.choice(options("embedding"))
-    for slot in ("position", "mask", "norm", "ffn", "residual", "layer", "stack", "init", "optimizer", "schedule"):
-        if dice.random() < 0.5:
-            name = dice.choice(options(slot))
-            made[slot] = {"name": name, "size": 4} if name in ("window", "chunked") else name
-    if dice.random() < 0.2:
-        made["position"] = dice.sample(["alibi", "rope", "sinusoidal", "t5"], 2)
-    return made
-
-
-def stacks_of(made: Made) -> list[str]:
-    return [stack for stack in ("encoder", "decoder") if stack in base(made["model"])]
-
-
-@functools.cache
-def base(model: str) -> dict[str, Any]:
-    """The config of a model of which nothing else is chosen, as the command line composes it."""
-    jobs: list[Job] = []
-    assert launch(lambda job: jobs.append(job) or job.record(), lambda records: 0, [f"model={model}"]) == 0
-    return jobs[0].config
-
-
-def config_of(made: Made) -> dict[str, Any]:
-    """What the command line would compose."""
-    config = copy.deepcopy(base(made["model"]))
-    for path, value in made.items():
-        *sections, key = path.split(".")
-        section = functools.reduce(lambda inside, name: inside[name], sections, config)
-        section[key] = {"name": value} if path == "model" else value
-    return config | {"model": {**config["model"], "name": made["model"]}}
-
-
-def words_of(made: Made) -> list[str]:
-    """The command line."""
-    return [f"{path}={spelt(value)}" for path, value in made.items()]
-
-
-def spelt(value: Any) -> str:
-    if isinstance(value, dict):
-        return "{" + ",".join(f"{k}:{spelt(v)}" for k, v in value.items()) + "}"
-    return f"[{','.join(map(spelt, value))}]" if isinstance(value, list) else str(value)
-
-
-def build(made: Made, device: str = "cpu") -> Any:
-    """The model, or a ``ConfigError``; a word without effect is one."""
-    resolved = trace(config_of(made))
-    unused = without_effect(map(parse, words_of(made)), resolved)
-    if unused:
-        raise ConfigError("\n".join(unused.values()))
-    torch.manual_seed(0)
-    with torch.device(device):
-        return factory(resolved.spec["model"], ("model",), "model", resolved.origins)(V)
-
-
-def composing(dice: random.Random, device: str = "cpu") -> tuple[Made, Any]:
-    """The first of many draws that composes, and its model; what does not is refused with a sentence."""
-    for _ in range(400):
-        made = draw(dice)
-        try:
-            return made, build(made, device)
-        except ConfigError as refusal:
-            assert_sentences(str(refusal))
-    raise AssertionError("hardly anything composes")
 
 
 @pytest.fixture(autouse=True)
@@ -134,59 +56,27 @@ def test_what_composes_keeps_the_laws(part):
     """A twentieth of the draws in each part, so that they can run side by side."""
     dice = random.Random(part)
     for _ in range(VALID // 20):
-        made, model = composing(dice)
-        broken = [] if starts_without_scale(made) else failures(starts_at_chance, model.eval())
-        for name, mixer in mixers_in(model):
-            laws = [law for law in laws_of(mixer) if law.__name__ not in excused(made, mixer)]
-            broken += [f"{name}: {failure}" for law in laws for failure in failures(law, mixer)]
-        assert not broken, "\n".join([*words_of(made), *broken])
+        composition = composing(dice, judge=assert_sentences)
+        assert_held(of_the_model(composition))
+        assert_held(of_the_run(composition, "optimizer", "schedule"))
+
+
+@pytest.mark.parametrize("part", range(RUNS))
+def test_what_composes_is_trained_by_parts_that_keep_the_laws(part):
+    assert_held(of_the_run(composing(random.Random(2000 + part))))
 
 
 @pytest.mark.parametrize("part", range(COMPILED))
 def test_what_composes_compiles(part):
-    made, model = composing(random.Random(1000 + part))
-    for name, mixer in mixers_in(model):
+    composition = composing(random.Random(1000 + part))
+    for name, mixer in mixers_in(composition.model):
         (law,) = [law for law in laws_of(mixer) if law.__name__ == "compiles"]
-        assert not failures(law, mixer), "\n".join([name, *words_of(made), *failures(law, mixer)])
+        assert_held([held(law, mixer, f"{name} of {' '.join(words_of(composition.made))}")])
 
 
-def mixers_in(model: Any) -> list[tuple[str, Any]]:
-    """The stacks of a model in float64, a decoder with a source to read where it reads one."""
-    model = model.double().eval()
-    found = [(name, getattr(model, name)) for name in ("encoder", "decoder") if hasattr(model, name)]
-    return [(name, Reader(s) if len(found) == 2 and name == "decoder" else s) for name, s in found]
-
-
-def failures(law: Callable[[Any], None], block: Any) -> list[str]:
-    torch.manual_seed(0)
-    try:
-        law(block)
-    except Exception as error:
-        return [f"{law.__name__}: {type(error).__name__}: {error}"]
-    return []
-
-
-def excused(made: Made, mixer: Any) -> set[str]:
-    """Compiling takes long, and a sample has it to itself. Nyström attention makes queries of a memory as well: a
-    product that ``cost``, which knows of no memory, does not count. Where layers before a router round, a token that is
-    nearly as near to another expert goes there; with no residual, nothing else is left of it, and no bound can hold.
-    """
-    reads_by_landmarks = isinstance(mixer, Reader) and made.get("decoder.cross_attention") == "nystrom"
-    rounds_before_a_router = (made.get("ffn"), made.get("residual")) == ("moe", "none")
-    return {
-        "compiles",
-        *(["costs_what_it_says"] if reads_by_landmarks else []),
-        *(["stands_bfloat16"] if rounds_before_a_router else []),
-    }
-
-
-def starts_without_scale(made: Made) -> bool:
-    """Without any norm the head has no scale to count on where sublayers write at full strength: what a position adds
-    at the foot, or a sublayer to what the one before wrote, reaches it as large as it is. (A residual rule that
-    starts small, or adds nothing, keeps the stream as narrow as the embedding, and is under the law.)
-    """
-    full = ("pre_norm", "post_norm", "sandwich", "stochastic_depth", "deep_norm", "hyper_connections")
-    return made.get("norm") == "none" and made.get("residual", "pre_norm") in full
+def assert_held(verdicts):
+    broken = [f"{verdict.case}: {verdict.law}: {verdict.says}" for verdict in verdicts if not verdict.ok]
+    assert not broken, "\n".join(broken)
 
 
 # What can not work --------------------------------------------------------------------------------------------------
@@ -471,7 +361,7 @@ def mistaken(number: int) -> Mistake:
     dice, kinds = random.Random(number), [*KINDS, *OFTEN]
     kind = kinds[number % len(kinds)]
     while True:
-        made, _ = composing(dice, "meta")
+        made = composing(dice, "meta").made
         if "dependency" in str(made):  # text has no trees: that would be a second mistake
             continue
         mistake = kind(dice, made)

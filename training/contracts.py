@@ -151,6 +151,9 @@ class Objective(ABC):
     trees: TreeMaker | None = None
     """Makes the trees of the rows that a model is shown, also those of a prompt. Data whose trees are made sets it."""
 
+    shown: float = 0.0
+    """The share of the tokens asked for that the model is shown as they are, all the same."""
+
     def __init__(self, tokenizer: Tokenizer, max_length: int, shape: Shape, gives: Gives, /) -> None:
         self.tokenizer = tokenizer
         self.max_length = max_length
@@ -267,6 +270,9 @@ class Schedule(ABC):
     """The factor on the learning rate at each optimizer step."""
 
     families: ClassVar[tuple[str, ...]] = ("schedule",)
+
+    jumps: ClassVar[bool] = False
+    """Whether it falls in steps of its own, as by a tenth at some milestones, and not little by little."""
 
     def __init__(self, max_steps: int, /) -> None:
         self.max_steps = max_steps

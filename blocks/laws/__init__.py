@@ -24,6 +24,7 @@ from blocks.laws.mixing import (
     compiles,
     follows_its_rows,
     hides_the_future,
+    hides_what_its_mask_hides,
     ignores_padding,
     keeps_documents_apart,
     keeps_rows_apart,
@@ -36,7 +37,7 @@ from blocks.laws.mixing import (
     survives_seeing_nothing,
     uses_every_parameter,
 )
-from blocks.laws.models import learns_a_tiny_batch, starts_at_chance
+from blocks.laws.models import learns_a_tiny_batch, starts_at_chance, starts_linears_and_embeddings
 from blocks.laws.parts import (
     embeds_and_scores,
     hides_what_it_says,
@@ -47,11 +48,25 @@ from blocks.laws.parts import (
     ties_to_the_stream,
     uses_every_parameter_of_features,
 )
-from blocks.laws.positions import embeds_each_token_by_its_place, knows_order_as_declared, stays_when_a_document_moves
+from blocks.laws.positions import (
+    embeds_each_token_by_its_place,
+    knows_order_as_declared,
+    stays_when_a_document_moves,
+    uses_its_position,
+)
 from blocks.laws.reader import Reader
 from blocks.laws.roles import ROLE_LAWS, gives_every_parameter_a_role, writes_with_its_writers
-from blocks.laws.table import LAWS, MEMORY_LAWS, MIXER_LAWS, laws_of
-from blocks.laws.trying import BF16, EXACT, B, Broken, D, T, V, stirred
+from blocks.laws.table import LAWS, MEMORY_LAWS, MIXER_LAWS, PLACED_LAWS, laws_of
+from blocks.laws.trying import BF16, EXACT, B, Broken, D, T, V, agree, hold, stirred
+from blocks.laws.weighing import (
+    adds_up_as_declared,
+    learns_from_scores,
+    prepares_each_token_alone,
+    rotates_once,
+    scores_with_every_parameter,
+    weighs_each_query_alone,
+    weighs_only_what_is_allowed,
+)
 
 __all__ = [
     "BF16",
@@ -60,6 +75,7 @@ __all__ = [
     "LAWS",
     "MEMORY_LAWS",
     "MIXER_LAWS",
+    "PLACED_LAWS",
     "ROLE_LAWS",
     "B",
     "Broken",
@@ -67,6 +83,8 @@ __all__ = [
     "Reader",
     "T",
     "V",
+    "adds_up_as_declared",
+    "agree",
     "agrees_with_the_eager_kernel",
     "checkpoints",
     "compiles",
@@ -77,6 +95,8 @@ __all__ = [
     "gives_every_parameter_a_role",
     "hides_the_future",
     "hides_what_it_says",
+    "hides_what_its_mask_hides",
+    "hold",
     "ignores_padding",
     "ignores_padding_in_a_memory",
     "keeps_documents_apart",
@@ -85,14 +105,19 @@ __all__ = [
     "knows_order_as_declared",
     "laws_of",
     "learns_a_tiny_batch",
+    "learns_from_scores",
     "norms_each_token_alone",
+    "prepares_each_token_alone",
     "reads_a_memory_step_by_step",
     "reads_the_memory_of_its_document",
     "reports_finite_losses",
     "resumes_after_padding",
+    "rotates_once",
     "scores_and_loses_alike",
+    "scores_with_every_parameter",
     "stands_bfloat16",
     "starts_at_chance",
+    "starts_linears_and_embeddings",
     "stays_when_a_document_moves",
     "stays_within_its_document",
     "steps_as_a_whole",
@@ -103,5 +128,8 @@ __all__ = [
     "ties_to_the_stream",
     "uses_every_parameter",
     "uses_every_parameter_of_features",
+    "uses_its_position",
+    "weighs_each_query_alone",
+    "weighs_only_what_is_allowed",
     "writes_with_its_writers",
 ]

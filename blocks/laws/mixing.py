@@ -10,8 +10,11 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from blocks.contracts import PAD, Attention, Layer, Layout, Memory, Mixer, Stack, roles_of
+from blocks.laws.reader import Reader
 from blocks.laws.trying import (
     BF16,
+    EXACT,
+    QUIET,
     B,
     D,
     T,
@@ -65,6 +68,28 @@ def hides_the_future(mixer: Mixer[Any]) -> None:
         other[:, cut:] = draw(mixer, B, T - cut, D, seed=1)
         off = (run(mixer, other, layout)[:, :cut] - before[:, :cut]).abs().max().item()
         hold(off == 0.0, f"tokens after {cut} must not change earlier outputs, but change them by {off:.2e}.")
+
+
+@torch.no_grad()
+def hides_what_its_mask_hides(mixer: Mixer[Any]) -> None:
+    """A token changes the outputs only of those that the mask lets see it, and those of some of them."""
+    if isinstance(mixer, Layer | Stack | Reader):  # in several steps a token reaches further
+        return
+    x, layout = QUIET * draw(mixer, B, T, D), full(mixer)
+    before, allowed = run(mixer, x, layout), mixer.mask(layout, layout)
+    reached = torch.zeros_like(allowed)
+    for key in range(T):
+        other = x.clone()
+        other[:, key] = QUIET * draw(mixer, B, D, seed=1 + key)
+        reached[:, :, key] = (run(mixer, other, layout) - before).abs().amax(-1) > EXACT * before.abs().max()
+    wrong = (reached & ~allowed).nonzero().tolist()
+    hold(not wrong, f"the mask hides {len(wrong)} pairs of tokens that change each other, {_pair(wrong)}.")
+    away = ~torch.eye(T, dtype=torch.bool, device=x.device)
+    hold((reached & away).any() or not (allowed & away).any(), "a token must change what others become, but does not.")
+
+
+def _pair(wrong: list[list[int]]) -> str:
+    return f"the first: token {wrong[0][1]} must not see token {wrong[0][2]}, but does" if wrong else "none"
 
 
 @torch.no_grad()

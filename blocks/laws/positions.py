@@ -2,17 +2,53 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import torch
 from torch import nn
 
-from blocks.contracts import AttentionPosition, EmbeddingPosition, Mixer
-from blocks.laws.trying import EXACT, B, D, T, agree, draw, full, hold, run, with_padding
+from blocks.contracts import Attention, AttentionPosition, EmbeddingPosition, Mixer
+from blocks.laws.trying import EXACT, QUIET, B, D, T, agree, draw, full, hold, run, stirred, with_padding
 
 
 def _positions(mixer: nn.Module) -> list[AttentionPosition]:
     return [m for m in mixer.modules() if isinstance(m, AttentionPosition)]
+
+
+@torch.no_grad()
+def uses_its_position(mixer: Mixer[Any]) -> None:
+    """A position changes the output of its attention: with all that it does undone, the output is another."""
+    moved = stirred(mixer)  # a table that starts at zero does nothing yet
+    for attention in moved.modules():
+        if isinstance(attention, Attention):
+            _uses_its_position(attention)
+
+
+def _uses_its_position(attention: Attention[Any]) -> None:
+    x, layout = QUIET * draw(attention, B, T, attention.d_model), full(attention)
+    before = run(attention, x, layout)
+    for name in sorted({type(position).__name__ for position in _outermost(attention) if position.acts}):
+        without = copy.deepcopy(attention)
+        for position in _outermost(without):
+            if type(position).__name__ == name:
+                _undo(position)
+        off, size = (run(without, x, layout) - before).abs().max().item(), before.abs().max().item()
+        hold(off > EXACT * size, f"the position {name} must change the output, but without it the output is the same.")
+
+
+def _outermost(mixer: nn.Module) -> list[AttentionPosition]:
+    """The positions of a mixer, without the parts of a sum."""
+    found = _positions(mixer)
+    inner = {part for position in found for part in position.modules() if part is not position}
+    return [position for position in found if position not in inner]
+
+
+def _undo(position: AttentionPosition) -> None:
+    """Replace what a position does by what the base does."""
+    position.rotate = lambda x, layout, role: x  # type: ignore[method-assign]
+    position.bias = lambda q, k, q_layout, k_layout: None  # type: ignore[method-assign]
+    position.value_bias = lambda p, q_layout, k_layout: None  # type: ignore[method-assign]
 
 
 @torch.no_grad()
@@ -21,7 +57,7 @@ def knows_order_as_declared(mixer: Mixer[Any]) -> None:
     if mixer.mask.causal or not mixer.mask.plain or mixer.prefers["position"] == "none":
         return  # with the last of these, a mixer says that it may know order by itself
     knows = any(p.acts for p in _positions(mixer))
-    x, layout = 0.2 * draw(mixer, B, T, D), full(mixer)  # small, lest attention without a scale sees only itself
+    x, layout = QUIET * draw(mixer, B, T, D), full(mixer)
     rolled = run(mixer, x.roll(1, dims=1), layout).roll(-1, dims=1)
     off = (rolled - run(mixer, x, layout)).abs().max().item()
     if knows:

@@ -13,12 +13,15 @@ from blocks.contracts import (
     EmbeddingPosition,
     Ffn,
     Head,
+    Init,
     Layer,
     Mask,
     Mixer,
     Model,
     Norm,
+    Normaliser,
     Residual,
+    Score,
     Stack,
 )
 from blocks.laws.cost import COST_LAWS
@@ -33,6 +36,7 @@ from blocks.laws.mixing import (
     compiles,
     follows_its_rows,
     hides_the_future,
+    hides_what_its_mask_hides,
     ignores_padding,
     keeps_documents_apart,
     keeps_rows_apart,
@@ -45,7 +49,7 @@ from blocks.laws.mixing import (
     survives_seeing_nothing,
     uses_every_parameter,
 )
-from blocks.laws.models import learns_a_tiny_batch, starts_at_chance
+from blocks.laws.models import learns_a_tiny_batch, starts_at_chance, starts_linears_and_embeddings
 from blocks.laws.parts import (
     embeds_and_scores,
     hides_what_it_says,
@@ -56,14 +60,29 @@ from blocks.laws.parts import (
     ties_to_the_stream,
     uses_every_parameter_of_features,
 )
-from blocks.laws.positions import embeds_each_token_by_its_place, knows_order_as_declared, stays_when_a_document_moves
+from blocks.laws.positions import (
+    embeds_each_token_by_its_place,
+    knows_order_as_declared,
+    stays_when_a_document_moves,
+    uses_its_position,
+)
 from blocks.laws.reader import Reader
 from blocks.laws.roles import ROLE_LAWS
+from blocks.laws.weighing import (
+    adds_up_as_declared,
+    learns_from_scores,
+    prepares_each_token_alone,
+    rotates_once,
+    scores_with_every_parameter,
+    weighs_each_query_alone,
+    weighs_only_what_is_allowed,
+)
 
 MIXER_LAWS: list[Callable[[Any], None]] = [
     keeps_shape_and_dtype,
     uses_every_parameter,
     hides_the_future,
+    hides_what_its_mask_hides,
     ignores_padding,
     keeps_documents_apart,
     steps_as_a_whole,
@@ -78,12 +97,16 @@ MIXER_LAWS: list[Callable[[Any], None]] = [
     stands_bfloat16,
     checkpoints,
     *COST_LAWS,
+    uses_its_position,
 ]
 MEMORY_LAWS: list[Callable[[Any], None]] = [
     reads_a_memory_step_by_step,
     ignores_padding_in_a_memory,
     reads_the_memory_of_its_document,
 ]
+PLACED_LAWS: list[Callable[[Any], None]] = [keeps_shape_and_dtype, uses_its_position]
+"""Of an attention under every position there is: what its other laws need not be tried on again."""
+
 LAWS: list[tuple[type, list[Callable[[Any], None]]]] = [
     (Attention, [*MIXER_LAWS, knows_order_as_declared, stays_when_a_document_moves]),
     (Reader, [*MIXER_LAWS, *MEMORY_LAWS]),
@@ -95,6 +118,12 @@ LAWS: list[tuple[type, list[Callable[[Any], None]]]] = [
     (EmbeddingPosition, [embeds_each_token_by_its_place]),
     (Embedding, [embeds_and_scores]),
     (Head, [scores_and_loses_alike]),
+    (Score, [prepares_each_token_alone, rotates_once, scores_with_every_parameter]),
+    (
+        Normaliser,
+        [weighs_only_what_is_allowed, weighs_each_query_alone, adds_up_as_declared, learns_from_scores],
+    ),
+    (Init, [starts_linears_and_embeddings]),
     (Model, [starts_at_chance, learns_a_tiny_batch]),
 ]
 

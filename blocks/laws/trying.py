@@ -20,6 +20,9 @@ EXACT = 1e-9
 BF16 = 0.06
 """Largest error of bfloat16, as the norm of the difference over the norm of the float64 result."""
 
+QUIET = 0.2
+"""The size of tokens where each must reach others: of large ones, attention without a scale sees only itself."""
+
 B, T, D, V = 3, 13, 64, 29
 
 

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
-from blocks.contracts import Attention, AttentionPosition, Cost, Mask, Memory, Mixer, Residual, Site, State
+from blocks.contracts import (
+    Attention,
+    AttentionPosition,
+    Cost,
+    Mask,
+    Memory,
+    Mixer,
+    Residual,
+    Site,
+    State,
+    acts_in_attention,
+    class_of,
+    placed,
+)
 from registry import Factory
 
 
@@ -39,12 +50,12 @@ def build_mixer(
     """The mixer, with a position if it has heads to use one.
 
     Raises:
-        ValueError: It has none, and there is a position.
+        ValueError: It has none, or takes no position, and there is a position.
     """
     kind = class_of(mixer)
     if issubclass(kind, Attention):
-        return mixer(d_model, mask, provider(position, site))
-    if position is not None and _acts(class_of(position)):
+        return placed(mixer, d_model, mask, position, site)
+    if position is not None and acts_in_attention(class_of(position)):
         raise ValueError(
             f"position must be none for {kind.__name__}, which has no queries and keys, but got "
             f"{class_of(position).__name__}. Choose one that acts at the foot of the stack, or position=none."
@@ -61,14 +72,14 @@ def build_cross_attention(
     """What reads the memory, if anything does: nothing of one document is hidden from it.
 
     Raises:
-        ValueError: It can not read a memory.
+        ValueError: It can not read a memory, or takes no position, and there is one.
     """
     if attention is None:
         return None
     kind = class_of(attention)
     if not issubclass(kind, Attention):
         raise ValueError(f"cross_attention must be an attention, which can read a memory, but got {kind.__name__}.")
-    return attention(d_model, site.share(Mask, False), provider(position, site))
+    return placed(attention, d_model, site.share(Mask, False), position, site)
 
 
 def check_memory(site: Site, cross_attention: Any, cross_position: Any) -> None:
@@ -84,18 +95,6 @@ def check_memory(site: Site, cross_attention: Any, cross_position: Any) -> None:
         raise ValueError(
             f"cross_position must have a cross-attention to act in, but got {class_of(cross_position).__name__} alone."
         )
-
-
-def provider(position: Factory[AttentionPosition] | None, site: Site) -> Callable[[int, int], AttentionPosition] | None:
-    """Makes a position for some heads, once a stack for each distinct spec and head shape."""
-    return None if position is None else partial(site.share, position)
-
-
-def class_of(factory: Callable[..., Any]) -> type:
-    """What a factory builds; a plain ``Mixer`` where that is not known."""
-    while isinstance(factory, partial):
-        factory = factory.func
-    return factory if inspect.isclass(factory) else Mixer
 
 
 def must_meet(cross_attention: Attention[Any] | None, memory: Memory | None) -> None:
@@ -127,8 +126,3 @@ def total(layer: Mixer[Any], *parts: Cost, path: int) -> Cost:
         steps=sum(p.steps for p in parts),
         path=path,
     )
-
-
-def _acts(position: type) -> bool:
-    hooks = ("rotate", "bias", "value_bias")
-    return any(getattr(position, h, None) is not getattr(AttentionPosition, h) for h in hooks)

@@ -5,6 +5,8 @@ Wortsman et al. 2023, https://arxiv.org/abs/2309.08586
 
 from __future__ import annotations
 
+from typing import ClassVar, Literal
+
 from torch import Tensor
 
 from blocks.contracts import Normaliser
@@ -15,6 +17,8 @@ from registry import register
 @register("normaliser/relu2")
 class SquaredRelu(Normaliser):
     """The square of the positive part of the score, divided by the number of keys in sight."""
+
+    total: ClassVar[Literal["any"]] = "any"
 
     def forward(self, scores: Tensor, allowed: Tensor | None) -> Tensor:
         weights = scores.relu().square() / seen_keys(scores, allowed)

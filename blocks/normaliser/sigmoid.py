@@ -5,6 +5,8 @@ Ramapuram et al. 2024, https://arxiv.org/abs/2409.04431
 
 from __future__ import annotations
 
+from typing import ClassVar, Literal
+
 from torch import Tensor
 
 from blocks.contracts import Normaliser
@@ -15,6 +17,8 @@ from registry import register
 @register("normaliser/sigmoid")
 class Sigmoid(Normaliser):
     """The sigmoid of the score less the logarithm of the number of keys in sight."""
+
+    total: ClassVar[Literal["any"]] = "any"
 
     def forward(self, scores: Tensor, allowed: Tensor | None) -> Tensor:
         weights = (scores - seen_keys(scores, allowed).log()).sigmoid()

@@ -7,6 +7,8 @@ Agarwal et al. 2025 (learned, gpt-oss), https://arxiv.org/abs/2508.10925
 
 from __future__ import annotations
 
+from typing import ClassVar, Literal
+
 import torch
 from torch import Tensor, nn
 
@@ -21,6 +23,8 @@ class Sink(Normaliser):
     Args:
         learned: Whether each head learns the sink's score; else it is 0.
     """
+
+    total: ClassVar[Literal["at most one"]] = "at most one"
 
     def __init__(self, n_heads: int, /, *, learned: bool = True) -> None:
         super().__init__(n_heads)

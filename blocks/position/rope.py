@@ -32,14 +32,15 @@ class Rope(AttentionPosition):
         fraction: Share of each head's channels that turn, from the first; the rest ignore position.
         pairing: Which channels turn together: neighbours (interleaved), or i and i + C / 2 (half, as Llama's weights).
         scaling: How frequencies are lowered to read further than in training.
-        factor: How many times further; 1 is as far as in training.
+        factor: How many times further, above 1; without a scaling 1, as far as in training.
         original_length: Tokens a row in training; what yarn and llama3 count turns over.
         slow_turns: Pairs with fewer turns than this over ``original_length`` are slowed by the full ``factor``.
         fast_turns: Pairs with more turns than this keep their frequency. None: 32 for yarn, 4 for llama3.
 
     Raises:
-        ValueError: The turning channels are odd in number or none; ``factor`` is below 1 or given without a
-            scaling; ``original_length`` is missing where turns are counted, or given where they are not.
+        ValueError: The turning channels are odd in number or none; ``factor`` is given without a scaling, or is not
+            above 1 with one; ``original_length`` is missing where turns are counted, or it or the turns are given
+            where they are not.
     """
 
     def __init__(
@@ -65,12 +66,18 @@ class Rope(AttentionPosition):
             )
         if base <= 1:
             raise ValueError(f"base must be above 1, but got {base}.")
-        if factor < 1 or (scaling == "none" and factor != 1):
-            raise ValueError(f"factor must be 1, or more with a scaling, but got {factor} with scaling {scaling!r}.")
+        if (factor != 1) if scaling == "none" else (factor <= 1):
+            must = "1 without a scaling and above 1 with one"
+            raise ValueError(f"factor must be {must}, but got {factor} with scaling {scaling!r}.")
         if (original_length is not None) != (scaling in ("yarn", "llama3")):
             raise ValueError(
                 "original_length must be given for yarn and llama3, and for nothing else, "
                 f"but got {original_length} with scaling {scaling!r}."
+            )
+        if scaling not in ("yarn", "llama3") and (slow_turns != 1.0 or fast_turns is not None):
+            raise ValueError(
+                "slow_turns and fast_turns must be left as they are where no turns are counted (by yarn and llama3), "
+                f"but got {slow_turns} and {fast_turns} with scaling {scaling!r}."
             )
         fast_turns = fast_turns or (4.0 if scaling == "llama3" else 32.0)
         if not 0 < slow_turns < fast_turns:

@@ -32,7 +32,8 @@ class DotScore(Score):
         cap: Scores bend towards this bound and its negative. None: they may grow as they like.
 
     Raises:
-        ValueError: ``scale`` or ``cap`` is not positive; there is a ``scale``, and ``divisor`` is not root.
+        ValueError: ``scale`` or ``cap`` is not positive; there is a ``scale``, and ``divisor`` is not root; there is an
+            ``order`` of a norm that is not there.
     """
 
     def __init__(
@@ -53,6 +54,10 @@ class DotScore(Score):
                 raise ValueError(f"{name} must be positive, but got {value}.")
         if divisor == "width" and scale is not None:
             raise ValueError(f"scale must be null where divisor is width, but got {scale}. Set one of them.")
+        if order != "norm_first" and qk_norm is None:
+            raise ValueError(
+                f"order must be 'norm_first' where qk_norm is null and there is no order, but got {order!r}."
+            )
         divided = 1 / head_dim if divisor == "width" else self.scale
         self.scale = divided if scale is None else scale
         self.cap = cap

@@ -47,6 +47,11 @@ class Foot(nn.Module):
         parts = Refusals()
         built = [parts.build(f, d_model, site.max_length) for f in position or []]
         parts.judge()
+        for part in built:
+            if not isinstance(part, EmbeddingPosition):
+                raise ValueError(
+                    f"position must act at the foot of a stack, but got {type(part).__name__}, which does not."
+                )
         self.positions = nn.ModuleList(built)
         self.dropout = nn.Dropout(dropout)
         self.streams = streams

@@ -54,7 +54,7 @@ def refused(mixer: str, mask: str, position: str) -> bool:
 
 
 def test_a_causal_mixer_decodes(mixer, mask, position, device):
-    case = Case("", lambda: mixer_of(mixer, mask_of(mask, True), position))
+    case = Case("", lambda spec: mixer_of(mixer, mask_of(mask, True), position), {})
     try:
         block = built(case, device)
     except ValueError as refusal:

@@ -85,6 +85,7 @@ def test_every_name_has_a_page(name):
         (["new", "attention"], "new: a family and a name must be given, as in new attention my_attention."),
         (["new", "norm", "Mine"], "new: a name must be lower-case letters, digits and underscores, but got 'Mine'."),
         (["check"], "check: a name or a file must be given, as in check ./my_block.py."),
+        (["check", "gru", "--with"], "check: --with must be followed by how many compositions are drawn, but got ''."),
         (["check", "gruu"], "check: no block is named 'gruu'. Did you mean 'gru'?"),
     ],
 )
@@ -144,6 +145,45 @@ def test_check_fails_on_a_block_that_breaks_a_law(tmp_path, capsys):
     file.write_text(text)
     assert main(["check", str(file)]) == 1
     assert "BROKEN " in capsys.readouterr().out
+
+
+WIDGET = """
+from registry import register
+
+
+@register("widget/free")
+class Free:
+    '''A widget of a family of its own.'''
+"""
+
+
+def test_check_names_a_family_without_laws(tmp_path, capsys):
+    file = tmp_path / "widget.py"
+    file.write_text(WIDGET)
+    assert main(["check", str(file)]) == 1
+    assert capsys.readouterr().out.splitlines() == [
+        "no laws  widget/free  the family 'widget' has no laws: nothing is known of what its blocks promise.",
+        "no law was broken, but 1 of 1 names are under none",
+    ]
+    del REGISTRY._entries["widget/free"]
+
+
+def test_check_puts_a_block_into_compositions(tmp_path, capsys):
+    file = tmp_path / "composed_norm.py"
+    file.write_text(template("norm", "composed_norm"))
+    assert main(["check", str(file), "--with", "2"]) == 0
+    *lines, last = capsys.readouterr().out.splitlines()
+    assert last == "all laws hold"
+    composed = {line.partition(" of model=")[2] for line in lines if "norm=composed_norm" in line}
+    assert len(composed) >= 2
+
+
+@pytest.mark.parametrize("name", ["byte", "next_token", "constant", "csv", "adamw", "early_stopping"])
+def test_check_holds_what_trains_a_model_to_laws(name, capsys):
+    assert main(["check", name]) == 0
+    *lines, last = capsys.readouterr().out.splitlines()
+    assert last == "all laws hold"
+    assert sum(line.startswith("ok ") for line in lines) >= 2
 
 
 def test_a_file_without_a_block_can_not_be_checked(tmp_path, capsys):

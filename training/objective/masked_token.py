@@ -61,6 +61,7 @@ class MaskedToken(Objective):
         self.rate = rate
         self.masked = masked
         self.random = random
+        self.shown = 1 - masked - random
 
     def batch(self, examples: list[Example], rng: np.random.Generator) -> Batch:
         if self.gives == "pairs":

@@ -193,9 +193,9 @@ def test_yarn_makes_queries_and_keys_longer():
 
 
 @pytest.mark.parametrize("scaling", ["linear", "ntk", "yarn", "llama3"])
-def test_scaling_by_one_changes_nothing(scaling):
+def test_scaling_by_nearly_one_changes_nearly_nothing(scaling):
     length = 64 if scaling in ("yarn", "llama3") else None
-    assert_close(scaled(scaling=scaling, original_length=length), scaled())
+    assert_close(scaled(scaling=scaling, factor=1 + 1e-9, original_length=length), scaled())
 
 
 @pytest.mark.parametrize(("scaling", "extra"), [("linear", {}), ("yarn", {}), ("llama3", {"high_freq_factor": 4.0})])
@@ -239,11 +239,20 @@ def test_agrees_with_transformers(scaling, extra):
         (partial(Rope, 1, 8, base=1.0), r"base must be above 1, but got 1\.0\."),
         (
             partial(Rope, 1, 8, factor=8.0),
-            r"factor must be 1, or more with a scaling, but got 8\.0 with scaling 'none'\.",
+            r"factor must be 1 without a scaling and above 1 with one, but got 8\.0 with scaling 'none'\.",
         ),
         (
             partial(Rope, 1, 8, factor=0.5, scaling="ntk"),
-            r"factor must be 1, or more with a scaling, but got 0\.5 with scaling 'ntk'\.",
+            r"factor must be 1 without a scaling and above 1 with one, but got 0\.5 with scaling 'ntk'\.",
+        ),
+        (
+            partial(Rope, 1, 8, scaling="linear"),
+            r"factor must be 1 without a scaling and above 1 with one, but got 1\.0 with scaling 'linear'\.",
+        ),
+        (
+            partial(Rope, 1, 8, slow_turns=2.0),
+            r"slow_turns and fast_turns must be left as they are where no turns are counted \(by yarn and llama3\), "
+            r"but got 2\.0 and None with scaling 'none'\.",
         ),
         (
             partial(Rope, 1, 8, factor=2.0, scaling="yarn"),

@@ -82,6 +82,10 @@ def test_each_head_learns_a_factor_of_its_own():
     [
         (functools.partial(DotScore, H, K, scale=0.0), "scale must be positive, but got 0.0."),
         (functools.partial(DotScore, H, K, cap=-1.0), "cap must be positive, but got -1.0."),
+        (
+            functools.partial(DotScore, H, K, order="rotate_first"),
+            "order must be 'norm_first' where qk_norm is null and there is no order, but got 'rotate_first'.",
+        ),
         (functools.partial(CosineScore, H, K, start=0.0), "start must be positive, but got 0.0."),
     ],
 )
