@@ -94,9 +94,8 @@ def gives_what_a_model_takes(source: Source) -> None:
             inside = ids.min() >= 0 and ids.max() < data.vocab_size
             hold(inside, f"ids must be below vocab_size {data.vocab_size}, but reach from {ids.min()} to {ids.max()}.")
         hold((batch.targets != IGNORE).any(), "something must be asked in every batch, but in one nothing is.")
-        declared = "gives" if data.gives_trees else "does not give"
         trees = batch.layout.heads is not None
-        hold(trees == data.gives_trees, f"the data declares that it {declared} trees, but its batches differ.")
+        hold(trees == (data.trees != "none"), f"trees are declared as {data.trees!r}, but the batches differ.")
 
 
 def states_its_facts(source: Source) -> None:

@@ -62,9 +62,16 @@ def remembers_by_its_state(callback: L.Callback) -> None:
 
 
 def trip(callback: L.Callback, lr: float = 1e-2, steps: int = 10) -> Trip:
-    """A run of some steps on generated pairs, with a validation after every other step."""
+    """A run of some steps on generated pairs, with a validation after every other step.
+
+    Raises:
+        ValueError: The callback follows a metric that no validation measures; a run refuses it before it starts.
+    """
     from training.run import quiet_lightning
 
+    monitor = getattr(callback, "monitor", "val/loss")
+    if monitor != "val/loss":
+        raise ValueError(f"monitor must be val/loss, but got {monitor!r}.")
     torch.manual_seed(0)
     tokenizer = factory("tokenizer/byte")()
     objective = factory("objective/next_token")(tokenizer, LENGTH, "decoder", "pairs")
