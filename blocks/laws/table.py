@@ -19,7 +19,7 @@ from blocks.contracts import (
     Residual,
     Stack,
 )
-from blocks.laws.cost import COST_LAWS
+from blocks.laws.cost import FFN_COST_LAWS, MIXER_COST_LAWS, a_model_costs_what_it_says
 from blocks.laws.memory import (
     ignores_padding_in_a_memory,
     reads_a_memory_step_by_step,
@@ -74,7 +74,7 @@ MIXER_LAWS: list[Callable[[Any], None]] = [
     compiles,
     stands_bfloat16,
     checkpoints,
-    *COST_LAWS,
+    *MIXER_COST_LAWS,
 ]
 MEMORY_LAWS: list[Callable[[Any], None]] = [
     reads_a_memory_step_by_step,
@@ -85,14 +85,14 @@ LAWS: list[tuple[type, list[Callable[[Any], None]]]] = [
     (Attention, [*MIXER_LAWS, knows_order_as_declared, stays_when_a_document_moves]),
     (Reader, [*MIXER_LAWS, *MEMORY_LAWS]),
     (Mixer, MIXER_LAWS),
-    (Ffn, [uses_every_parameter, stays_within_its_document, reports_finite_losses, *COST_LAWS]),
+    (Ffn, [uses_every_parameter, stays_within_its_document, reports_finite_losses, *FFN_COST_LAWS]),
     (Norm, [norms_each_token_alone, uses_every_parameter_of_features]),
     (Residual, [ties_to_the_stream]),
     (Mask, [hides_what_it_says]),
     (EmbeddingPosition, [embeds_each_token_by_its_place]),
     (Embedding, [embeds_and_scores]),
     (Head, [scores_and_loses_alike]),
-    (Model, [starts_at_chance, learns_a_tiny_batch]),
+    (Model, [starts_at_chance, learns_a_tiny_batch, a_model_costs_what_it_says]),
 ]
 
 

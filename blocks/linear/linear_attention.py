@@ -13,10 +13,10 @@ from typing import Literal, cast, get_args
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from blocks.contracts import Cost, Layout, Mask, Memory, Mixer, State
+from blocks.contracts import Cost, Layout, Mask, Memory, Mixer, Path, State
 from blocks.linear._chunked import Outer, empty_sum, require_causal, require_plain
-from blocks.linear._cost import mean_cost
-from blocks.linear._normalised import Peaked, exponential_mean, weighted_mean
+from blocks.linear._cost import mean_cost, scan_path
+from blocks.linear._normalised import Peaked, exponential_mean, peak_rounds, weighted_mean
 from registry import register
 
 Feature = Literal["elu", "relu", "relu2", "softmax", "exp"]
@@ -77,4 +77,8 @@ class LinearAttention(Mixer[State]):
         return Peaked(s, s.new_full((rows, self.n_heads), float("-inf"))) if self.feature == "exp" else Outer(s)
 
     def cost(self, length: int) -> Cost:
-        return mean_cost(self, length, self.n_heads, self.head_dim, self.head_dim)
+        cost = mean_cost(self, length, self.n_heads, self.head_dim, self.head_dim)
+        return cost._replace(steps=cost.steps + peak_rounds(length)) if self.feature == "exp" else cost
+
+    def path(self, distance: int, length: int) -> Path:
+        return scan_path(self, distance)
