@@ -162,15 +162,12 @@ def failures(law: Callable[[Any], None], block: Any) -> list[str]:
 
 
 def excused(made: Made, mixer: Any) -> set[str]:
-    """Compiling takes long, and a sample has it to itself. Nyström attention makes queries of a memory as well: a
-    product that ``cost``, which knows of no memory, does not count. Where layers before a router round, a token that is
+    """Compiling takes long, and a sample has it to itself. Where layers before a router round, a token that is
     nearly as near to another expert goes there; with no residual, nothing else is left of it, and no bound can hold.
     """
-    reads_by_landmarks = isinstance(mixer, Reader) and made.get("decoder.cross_attention") == "nystrom"
     rounds_before_a_router = (made.get("ffn"), made.get("residual")) == ("moe", "none")
     return {
         "compiles",
-        *(["costs_what_it_says"] if reads_by_landmarks else []),
         *(["stands_bfloat16"] if rounds_before_a_router else []),
     }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import inspect
 import itertools
 from collections.abc import Callable, Iterator, Mapping
@@ -95,8 +96,7 @@ class Trace(TorchDispatchMode):
         read = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]
         made = [t for t in tree_leaves(out) if isinstance(t, Tensor)]
         depth = max((self._depth.get(_storage(t), 0) for t in read), default=0)
-        alias = [a.alias_info for a in func._schema.arguments]
-        if not any(r.alias_info for r in func._schema.returns) or any(a is not None and a.is_write for a in alias):
+        if _computes(func):
             depth += _inside(func.name(), args)
             self.written += sum(t.numel() for t in made)
         for t in made:
@@ -104,6 +104,14 @@ class Trace(TorchDispatchMode):
             self.chain = max(self.chain, depth)
         self._alive += made
         return out
+
+
+@functools.cache
+def _computes(func: Any) -> bool:
+    """It makes or changes numbers; else it returns a view of those that there are."""
+    schema = func._schema
+    writes = any(a.alias_info is not None and a.alias_info.is_write for a in schema.arguments)
+    return writes or all(r.alias_info is None for r in schema.returns)
 
 
 def _storage(tensor: Tensor) -> int:
@@ -248,13 +256,12 @@ def takes_the_steps_it_says(block: nn.Module) -> None:
 def _chains(block: nn.Module, memory: int | None) -> tuple[tuple[int, ...], list[int]]:
     """The chains of T, 2 T and 4 T tokens: enough for every chunk and band, fewer for a loop over tokens."""
     ghost, short, long = _ghost(block), (16, 32, 64), (512, 1024, 2048)
-    chain = [trace(ghost, n, memory).chain for n in short]
-    if chain[2] > 2 * chain[0]:
-        return short, chain
-    try:
-        return long, [trace(ghost, n, memory).chain for n in long]
-    except ValueError:  # rows of so many tokens are refused
-        return short, chain
+    if trace(ghost, short[2], memory).chain < 2 * trace(ghost, short[0], memory).chain:
+        try:
+            return long, [trace(ghost, n, memory).chain for n in long]
+        except ValueError:  # rows of so many tokens are refused
+            pass
+    return short, [trace(ghost, n, memory).chain for n in short]
 
 
 LAYERS, ROW = 3, 16

@@ -20,6 +20,7 @@ from blocks.contracts import (
     Path,
     Scratch,
     Site,
+    Stack,
     joined,
     reaches,
 )
@@ -90,13 +91,13 @@ def rerun_layer(layer: Layer[Any], x: Tensor, layout: Layout, memory: Memory | N
     return y
 
 
-def total(stack: nn.Module, layers: Iterable[Cost]) -> Cost:
+def total(stack: Stack[Any], layers: Iterable[Cost]) -> Cost:
     """What a stack costs whose layers follow one another."""
     layers = list(layers)
     return Cost(
         parameters=sum(p.numel() for p in stack.parameters()),
         flops=sum(c.flops for c in layers),
-        state_bytes=sum(c.state_bytes for c in layers),
+        state_bytes=sum(c.state_bytes for c in layers) if stack.mask.causal else 0,
         steps=sum(c.steps for c in layers),
     )
 
