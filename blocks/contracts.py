@@ -466,6 +466,8 @@ class Mixer(nn.Module, ABC, Generic[S]):
         Raises:
             ValueError: ``distance`` is less than 1, or not less than ``length``.
         """
+        if self.mask.plain and type(self).reads is Mixer.reads:
+            return Path(1, 1)
         layers = layers_between(self.reads(length), distance)
         return Path(layers, layers)
 
