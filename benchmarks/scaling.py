@@ -7,7 +7,8 @@
 
 One row of T tokens of width 64, T from 1,024 to 16,384. `growth` is the time at the longest over the time at the
 shortest; linear in T would be 16, quadratic 256. Lengths are interleaved and the least of the repeats is kept.
-`layers` and `operations` are those of the path to every token from the one 512 before it, in a row of 1,024.
+`layers` and `ops` (operations one after another) are those of the path to every token from the one 512 before it, in
+a row of 1,024.
 """
 
 from __future__ import annotations
@@ -72,9 +73,7 @@ def measure(name: str, device: str, repeats: int) -> Row:
 
 def show(rows: list[Row]) -> None:
     lengths = "".join(f"{f'{n:,}':>9}" for n in LENGTHS)
-    print(
-        f"{'milliseconds at T =':22}{lengths}   growth   memory  declared     FLOPs    state  steps  layers  operations"
-    )
+    print(f"{'milliseconds at T =':22}{lengths}   growth   memory  declared     FLOPs    state  steps  layers     ops")
     for row in rows:
         times = "".join(f"{1e3 * row.seconds[n]:9.1f}" if n in row.seconds else f"{'-':>9}" for n in LENGTHS)
         whole = LENGTHS[-1] in row.seconds
@@ -83,12 +82,12 @@ def show(rows: list[Row]) -> None:
         operations = "-" if row.path.operations is None else f"{row.path.operations:,}"
         print(
             f"{row.name:22}{times}  {growth} {row.megabytes:6.0f} M  x{row.flops_growth:7.1f}"
-            f"  {cost.flops / 1e6:6.0f} M {cost.state_bytes / 1024:6.0f} K {cost.steps:6,}  {layers:>6}  {operations:>10}"
+            f"  {cost.flops / 1e6:6.0f} M {cost.state_bytes / 1024:6.0f} K {cost.steps:6,}  {layers:>6} {operations:>7}"
         )
     print(
         f"\nThe declared columns are for T = {LENGTHS[-1]:,}, forward only; memory is the most of all lengths.\n"
-        f"layers, and operations that follow one another: to every token from the one {DISTANCE:,} before it, in a row of "
-        f"{2 * DISTANCE:,}."
+        f"layers, and operations (ops) one after another: to every token from the one {DISTANCE:,} before it, "
+        f"in a row of {2 * DISTANCE:,}."
     )
 
 

@@ -74,17 +74,16 @@ def build(word: str, d_model: int, length: int, device: torch.device | str = "cp
                 f"profile: {word} must be a feed-forward without a mask, but got +{policy}. Leave it out."
             )
         return make(d_model).to(device)
+    known = REGISTRY.find(policy, ("mask",), "profile") if policy else None
     refusals = []
     for causal in (True, False):
         try:
-            mask = factory(REGISTRY.find(policy, ("mask",), "profile").name)(causal) if policy else Mask(causal)
+            mask = Mask(causal) if known is None else factory(known.name)(causal)
             if not issubclass(kind, Attention):
                 return make(d_model, mask).to(device)
             prefers = kind.prefers["position"]
             position = None if prefers == "none" else factory(prefers, ("position",))
             return make(d_model, mask, position).to(device)
-        except ConfigError:
-            raise
         except ValueError as refusal:
             refusals.append(str(refusal))
     raise ConfigError(f"profile: {word} can not be built: {' '.join(dict.fromkeys(refusals))}")
