@@ -29,7 +29,7 @@ from blocks.contracts import (
     reaches,
 )
 from blocks.laws.reader import Reader
-from blocks.laws.trying import D, V, draw, dtype_and_device, full, hold
+from blocks.laws.trying import D, V, draw, dtype_and_device, full, hold, stirred
 from blocks.recurrent._scan import rounds
 
 # What is measured ---------------------------------------------------------------------------------------------------
@@ -269,7 +269,7 @@ LAYERS, ROW = 3, 16
 
 DISTANCES = (1, 2, 3, 4, 6, 8, 9, 12, ROW - 1)
 DRAWS = 4
-"""How many inputs may show that a token depends on another: a weight may happen to be zero."""
+"""How many inputs and starts may show that a token depends on another: a weight may happen to be zero."""
 
 
 def reaches_what_it_says(mixer: Mixer[Any]) -> None:
@@ -277,6 +277,7 @@ def reaches_what_it_says(mixer: Mixer[Any]) -> None:
 
     One layer fewer, and the gradient is exactly zero for some token, and so is what a changed token changes.
     """
+    closed, mixer = mixer, stirred(mixer)  # a gate that starts at zero reaches nothing
     measured = _dependence(mixer, 0)
     declared = [mixer.reads(ROW) | torch.eye(ROW, dtype=torch.bool)]
     if _deep(mixer):
@@ -287,7 +288,7 @@ def reaches_what_it_says(mixer: Mixer[Any]) -> None:
     for seed in range(1, DRAWS):
         if torch.equal(measured[-1] & declared[-1], declared[-1]):
             break
-        measured = [a | b for a, b in zip(measured, _dependence(mixer, seed), strict=True)]
+        measured = [a | b for a, b in zip(measured, _dependence(stirred(closed, seed), seed), strict=True)]
     for layers, (found, said) in enumerate(zip(measured, declared, strict=True), 1):
         last = layers == len(measured) or not _deep(mixer)
         for wrong, rule, but in ((found & ~said, "not depend", "does"), (said & ~found & last, "depend", "does not")):
@@ -373,9 +374,12 @@ SHORT, LONG, LINEAR = 512, 1024, 3.0
 
 def growth(block: nn.Module) -> float:
     """How much more work a row of twice the length is: products, and numbers that are written."""
-    ghost = _ghost(block)
-    short, long = (count_flops(ghost, n) + trace(ghost, n).written for n in (SHORT, LONG))
-    return long / max(short, 1)
+    ghost, work = _ghost(block), []
+    for length in (SHORT, LONG):
+        with torch.no_grad(), Trace() as made, FlopCounterMode(display=False) as products:
+            _forward(ghost, length, None)
+        work.append(made.written + products.get_total_flops())
+    return work[1] / max(work[0], 1)
 
 
 def lowers_as_it_says(mixer: Mixer[Any]) -> None:
