@@ -7,7 +7,7 @@ import functools
 import inspect
 import itertools
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -244,8 +244,9 @@ def takes_the_steps_it_says(block: nn.Module) -> None:
     steps = [_cost(block, n, memory).steps for n in lengths]
     hold(steps[0] >= 0, f"steps must not be negative, but are {steps[0]}.")
     said, seen = ([b - a for a, b in itertools.pairwise(of)] for of in (steps, chain))
-    rates = [b / a for a, b in zip(said, seen, strict=True) if a]
-    alike = not any(seen) if not any(said) else all(said) and min(rates) > 0 and max(rates) < 1.5 * min(rates)
+    both = [(a, b) for a, b in zip(said, seen, strict=True) if a or b]
+    rates = [b / a if a > 0 else 0.0 for a, b in both]
+    alike = not both or 0 < max(rates) < 1.5 * min(rates)
     hold(
         alike,
         f"steps must grow as the chain of operations does, but for {lengths} tokens cost says {steps} and the chain "
@@ -254,8 +255,11 @@ def takes_the_steps_it_says(block: nn.Module) -> None:
 
 
 def _chains(block: nn.Module, memory: int | None) -> tuple[tuple[int, ...], list[int]]:
-    """The chains of T, 2 T and 4 T tokens: enough for every chunk and band, fewer for a loop over tokens."""
-    ghost, short, long = _ghost(block), (16, 32, 64), (512, 1024, 2048)
+    """The chains of T, 2 T and 4 T tokens: fewer for a loop over tokens, else enough for every chunk and band.
+
+    A chain is the longest of those side by side, so it is the loop's only where the rest is short beside it.
+    """
+    ghost, short, long = _ghost(block), (16, 32, 64), (1024, 2048, 4096)
     if trace(ghost, short[2], memory).chain < 2 * trace(ghost, short[0], memory).chain:
         try:
             return long, [trace(ghost, n, memory).chain for n in long]
@@ -277,7 +281,7 @@ def reaches_what_it_says(mixer: Mixer[Any]) -> None:
 
     One layer fewer, and the gradient is exactly zero for some token, and so is what a changed token changes.
     """
-    closed, mixer = mixer, stirred(mixer)  # a gate that starts at zero reaches nothing
+    closed, mixer = mixer, cast(Mixer[Any], stirred(mixer))  # a gate that starts at zero reaches nothing
     measured = _dependence(mixer, 0)
     declared = [mixer.reads(ROW) | torch.eye(ROW, dtype=torch.bool)]
     if _deep(mixer):
@@ -288,7 +292,9 @@ def reaches_what_it_says(mixer: Mixer[Any]) -> None:
     for seed in range(1, DRAWS):
         if torch.equal(measured[-1] & declared[-1], declared[-1]):
             break
-        measured = [a | b for a, b in zip(measured, _dependence(stirred(closed, seed), seed), strict=True)]
+        measured = [
+            a | b for a, b in zip(measured, _dependence(cast(Mixer[Any], stirred(closed, seed)), seed), strict=True)
+        ]
     for layers, (found, said) in enumerate(zip(measured, declared, strict=True), 1):
         last = layers == len(measured) or not _deep(mixer)
         for wrong, rule, but in ((found & ~said, "not depend", "does"), (said & ~found & last, "depend", "does not")):
