@@ -57,24 +57,34 @@ def lines(words: Iterable[str], lengths: Iterable[int], repeats: int = 3) -> Ite
             yield measure(word, block, length, repeats)
 
 
-def build(word: str, d_model: int, length: int, device: torch.device | str = "cpu") -> Any:
-    """A mixer or a feed-forward, for rows of at most ``length`` tokens.
+def build(
+    word: str,
+    d_model: int,
+    length: int,
+    device: torch.device | str = "cpu",
+    families: tuple[str, ...] = FAMILIES,
+    command: str = "profile",
+) -> Any:
+    """A block of ``families``, for rows of at most ``length`` tokens; ``command`` is named in messages.
 
     Raises:
-        ConfigError: No block or mask has such a name, or they do not go together.
+        ConfigError: No block or mask has such a name, they do not go together, or the name stands for nothing.
     """
     short, _, policy = word.partition("+")
-    entry = REGISTRY.find(short, FAMILIES, "profile")
+    entry = REGISTRY.find(short, families, command)
     longest = {"length": length} if "length" in entry.choices else {}  # where a row has a greatest length
     make = factory({"name": entry.name, **longest})
     kind: Any = make.func  # type: ignore[attr-defined]
     if entry.family in Ffn.families:
         if policy:
             raise ConfigError(
-                f"profile: {word} must be a feed-forward without a mask, but got +{policy}. Leave it out."
+                f"{command}: {word} must be a feed-forward without a mask, but got +{policy}. Leave it out."
             )
-        return make(d_model).to(device)
-    known = REGISTRY.find(policy, ("mask",), "profile") if policy else None
+        block = make(d_model)
+        if block is None:
+            raise ConfigError(f"{command}: {word} must be a block that costs something, but it stands for none.")
+        return block.to(device)
+    known = REGISTRY.find(policy, ("mask",), command) if policy else None
     refusals = []
     for causal in (True, False):
         try:
@@ -86,7 +96,7 @@ def build(word: str, d_model: int, length: int, device: torch.device | str = "cp
             return make(d_model, mask, position).to(device)
         except ValueError as refusal:
             refusals.append(str(refusal))
-    raise ConfigError(f"profile: {word} can not be built: {' '.join(dict.fromkeys(refusals))}")
+    raise ConfigError(f"{command}: {word} can not be built: {' '.join(dict.fromkeys(refusals))}")
 
 
 def measure(word: str, block: Any, length: int, repeats: int) -> Line:
