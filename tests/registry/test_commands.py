@@ -172,6 +172,7 @@ def test_the_matrix_and_the_profile_take_files(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
+        (["ffn/none"], "profile: ffn/none must be a block that costs something, but it stands for none."),
         (["8"], "profile: a block or a file and lengths of at least 1 must be given, as in profile mha 256."),
         (
             ["swiglu+window"],
