@@ -173,7 +173,7 @@ def _bytes(value: Any) -> int:
         return value.numel() * value.element_size()
     if isinstance(value, State):
         return value.bytes()
-    if isinstance(value, tuple):
+    if isinstance(value, tuple | list):
         return sum(_bytes(v) for v in value)
     return 0
 
@@ -183,16 +183,63 @@ class Cost(NamedTuple):
 
     parameters: numbers that are learned.
     flops: of one forward, in matrix products and convolutions; a multiply-add is two.
-    state_bytes: what has to be remembered after ``T`` tokens to go on, in bytes.
-    steps: operations that must follow one another, whatever the hardware.
-    path: operations on the longest way from one token to another that may see it (0: none may).
+    state_bytes: what the state holds after ``T`` tokens, in bytes.
+    steps: operations that must follow one another, whatever the hardware. A product of matrices is one, whatever
+        its sizes; so is a sum.
     """
 
     parameters: int
     flops: int
     state_bytes: int
     steps: int
-    path: int
+
+
+class Path(NamedTuple):
+    """How a token gets what an earlier token holds.
+
+    Vaswani et al. 2017, table 1, https://arxiv.org/abs/1706.03762
+
+    layers: layers of one kind, one upon another, that it takes. None: no number of them is enough.
+    operations: operations that follow one another on the way through those layers.
+    """
+
+    layers: int | None
+    operations: int | None
+
+
+NEVER = Path(None, None)
+"""No number of layers is enough."""
+
+
+def joined(later: Tensor, earlier: Tensor) -> Tensor:
+    """What a layer reads through the layer below it. Bool (T, T), (T, T) -> (T, T)"""
+    return (later.float() @ earlier.float()) > 0
+
+
+def reaches(reads: Tensor, distance: int) -> bool:
+    """Every token that has one ``distance`` before it reads that one. Bool (T, T), as ``Mixer.reads`` gives it."""
+    if not 1 <= distance < len(reads):
+        raise ValueError(f"distance must be between 1 and {len(reads) - 1} in this row, but got {distance}.")
+    return bool(reads.diagonal(-distance).all())
+
+
+def layers_between(reads: Tensor, distance: int) -> int | None:
+    """How many equal layers bring every token what the one ``distance`` before it holds. None: no number does.
+
+    ``reads``: what one layer reads, as ``Mixer.reads`` gives it; a residual keeps the token itself. (T, T)
+    """
+    powers = [reads | torch.eye(len(reads), dtype=torch.bool)]  # what 1, 2, 4, ... layers read
+    while not reaches(powers[-1], distance):
+        twice = joined(powers[-1], powers[-1])
+        if torch.equal(twice, powers[-1]):
+            return None
+        powers.append(twice)
+    layers, read = 0, torch.eye(len(reads), dtype=torch.bool)  # as many as are not enough
+    for k in reversed(range(len(powers) - 1)):
+        more = joined(powers[k], read)
+        if not reaches(more, distance):
+            layers, read = layers + 2**k, more
+    return layers + 1
 
 
 class Mask:
@@ -225,6 +272,11 @@ class Mask:
     def sees(self, q: Layout, k: Layout) -> Tensor:
         """Bool, at the shape to which ``q.position`` and ``k.position`` broadcast."""
         return (q.position == q.position) & (k.position == k.position)
+
+    def pairs(self, length: int) -> Tensor:
+        """Which token sees which in one document of ``length`` tokens. (T, T) bool: query, key"""
+        layout = Layout.full(1, length, "cpu")
+        return self(layout, layout)[0]
 
     def __call__(self, q: Layout, k: Layout) -> Tensor:
         """(B, T, S) bool, True where the query may see the key."""
@@ -295,6 +347,10 @@ class AttentionPosition(nn.Module):
 
     def flops(self, queries: int, keys: int) -> int:
         """Of its matrix products, where one row of ``queries`` reads ``keys``; a multiply-add is two."""
+        return 0
+
+    def steps(self, keys: int) -> int:
+        """Operations that must follow one another beside the attention's own, where a row reads ``keys``."""
         return 0
 
 
@@ -405,7 +461,29 @@ class Mixer(nn.Module, ABC, Generic[S]):
 
     @abstractmethod
     def cost(self, length: int) -> Cost:
-        """What one row of ``length`` tokens costs, without padding and without a memory."""
+        """What one row of ``length`` tokens costs, without padding."""
+
+    def reads(self, length: int) -> Tensor:
+        """Which token's output depends on which token, in one document of ``length`` tokens; the base follows the mask.
+
+        Returns:
+            (T, T) bool on the CPU: output, input.
+        """
+        return self.mask.pairs(length)
+
+    def path(self, distance: int, length: int) -> Path:
+        """How every token gets what the one ``distance`` before it holds, in one document of ``length`` tokens.
+
+        The base has one operation a layer. A recurrence is one layer, and as many operations as it takes states
+        from the one token to the other.
+
+        Raises:
+            ValueError: ``distance`` is less than 1, or not less than ``length``.
+        """
+        if self.mask.plain and type(self).reads is Mixer.reads:
+            return Path(1, 1)
+        layers = layers_between(self.reads(length), distance)
+        return Path(layers, layers)
 
 
 class Attention(Mixer[S]):
@@ -427,6 +505,16 @@ class Attention(Mixer[S]):
         /,
     ) -> None:
         super().__init__(d_model, mask)
+
+    @abstractmethod
+    def cost(self, length: int, memory: int | None = None) -> Cost:
+        """What one row of ``length`` tokens costs, without padding.
+
+        Args:
+            length: Tokens of the row.
+            memory: Tokens of the memory that they read. None: they read each other. The FLOPs are those of the
+                first call, which makes the memory's keys; the state is what is kept of the memory.
+        """
 
 
 def class_of(factory: Callable[..., Any]) -> type:
@@ -504,6 +592,10 @@ class Ffn(nn.Module, ABC):
     @abstractmethod
     def cost(self, length: int) -> Cost:
         """What one row of ``length`` tokens costs."""
+
+    def reads(self, length: int) -> Tensor:
+        """Which token's output depends on which token, as for a mixer; the base takes each token alone. (T, T) bool"""
+        return torch.eye(length, dtype=torch.bool)
 
 
 @dataclass(frozen=True)
@@ -597,6 +689,10 @@ class Layer(Mixer[S]):
         """Each sublayer with the residual that ties it to the stream, in the order they are used."""
         return iter(())
 
+    @abstractmethod
+    def cost(self, length: int, memory: int | None = None) -> Cost:
+        """What one row of ``length`` tokens costs that reads a memory of ``memory`` tokens (None: there is none)."""
+
 
 class Stack(Mixer[S]):
     """Layers one after another; (B, T, D) -> (B, T, D)."""
@@ -605,6 +701,10 @@ class Stack(Mixer[S]):
 
     def __init__(self, d_model: int, site: Site, mask: Mask, /) -> None:
         super().__init__(d_model, mask)
+
+    @abstractmethod
+    def cost(self, length: int, memory: int | None = None) -> Cost:
+        """What one row of ``length`` tokens costs that reads a memory of ``memory`` tokens (None: there is none)."""
 
 
 class Embedding(nn.Module, ABC):
@@ -680,7 +780,7 @@ class Head(nn.Module, ABC):
 
 def _linear_cost(block: nn.Module, length: int) -> Cost:
     weights = sum(m.weight.numel() for m in block.modules() if isinstance(m, nn.Linear))
-    return Cost(sum(p.numel() for p in block.parameters()), 2 * length * weights, 0, steps=1, path=0)
+    return Cost(sum(p.numel() for p in block.parameters()), 2 * length * weights, 0, steps=1)
 
 
 IGNORE = -100

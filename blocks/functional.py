@@ -451,11 +451,14 @@ def _compiled_flex() -> Callable[..., Any]:
 # What it costs ---------------------------------------------------------------------------------------------------
 
 
-def pairs(mask: Mask, length: int) -> int:
+def pairs(mask: Mask, length: int, memory: int | None = None) -> int:
     """Products of a query and a key that are computed in one whole row, seen or not.
 
-    A long causal row in strips, or in a fused kernel, is spared up to half of them.
+    A long causal row in strips, or in a fused kernel, is spared up to half of them. Of a memory of ``memory`` tokens
+    all are computed.
     """
+    if memory is not None:
+        return length * memory
     pattern = pattern_of(mask, True, length)
     return length * length if pattern is None else _pairs(pattern, length)
 
@@ -475,8 +478,10 @@ def lowering(mask: Mask, kernel: str, biased: bool = False) -> str:
     return f"{form} ({kernel})"
 
 
-def bias_flops(position: AttentionPosition, mask: Mask, length: int) -> int:
-    """Matrix products in a position's bias and value bias, in one whole row."""
+def bias_flops(position: AttentionPosition, mask: Mask, length: int, memory: int | None = None) -> int:
+    """Matrix products in a position's bias and value bias, in one whole row, or where it reads a memory."""
+    if memory is not None:
+        return position.flops(length, memory)
     pattern = pattern_of(mask, True, length)
     if pattern is None:
         return position.flops(length, length)

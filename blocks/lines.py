@@ -59,7 +59,8 @@ class Line(NamedTuple):
         """The newest of it, as many as ``past`` holds."""
         assert self.position is not None
         first = self.x.shape[1] - past.x.shape[1]
-        return Recent(self.x[:, first:].to(past.x.dtype), self.position[:, first:])
+        # Copies: views would keep the whole line from being freed.
+        return Recent(self.x[:, first:].to(past.x.dtype, copy=True), self.position[:, first:].clone())
 
 
 def line_up(x: Tensor, layout: Layout, past: Recent | None = None, end: Literal["left", "right"] = "right") -> Line:
@@ -147,6 +148,11 @@ def convolve_flops(length: int, width: int, block: int | None = None) -> int:
     within = 0 if base == 1 else -(-length // base) * base * base
     halves = [n for n in _halves(length, base, block) if n < FOURIER]
     return 2 * width * (within + sum(_pairs(length, n) * n * n for n in halves))
+
+
+def convolve_steps(length: int) -> int:
+    """How many operations of ``convolve`` follow one another: one a level of halves, and the blocks themselves."""
+    return 1 + len(_halves(length, _base(length, False), None))
 
 
 def _base(length: int, packed: bool) -> int:

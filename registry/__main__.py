@@ -4,7 +4,8 @@ python -m registry list [family ...]                every name, by family; with 
 python -m registry show attention/gqa               choices, sources, cost, how to use it
 python -m registry new attention my_attention       print a file that works as it stands [like another block]
 python -m registry check my_block | ./my_block.py   run the laws, a line a law; --with 50: in 50 random compositions too
-python -m registry matrix [mixer ...] [--all]       what combines with what; --all: a line each
+python -m registry matrix [mixer | ./file.py ...] [--all]      what combines with what; --all: a line each
+python -m registry profile [block | mixer+mask | ./file.py ...] [tokens ...]    cost, declared and measured
 """
 
 from __future__ import annotations
@@ -16,12 +17,13 @@ from typing import Any
 
 from registry import plugins
 from registry.compose import report
-from registry.core import REGISTRY
+from registry.core import MIXERS, REGISTRY
 from registry.errors import BlockwrightError, ConfigError
+from registry.named import is_file, named
 from registry.new import template
 from registry.program import as_started, run
 from registry.scan import builtin
-from registry.show import Known, grids, overview, page
+from registry.show import Known, grids, overview, page, profiles
 from registry.values import guess
 
 
@@ -30,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     if isinstance(sys.stdout, io.TextIOWrapper):  # a path may hold bytes that are no text
         sys.stdout.reconfigure(errors="backslashreplace")
-    commands = {"list": names, "show": show, "new": new, "check": check, "matrix": matrix}
+    commands = {"list": names, "show": show, "new": new, "check": check, "matrix": matrix, "profile": profile}
     if not words or words[0] in ("-h", "--help"):
         print(__doc__)
         return 0
@@ -103,22 +105,7 @@ def check(words: list[str]) -> int:
     if not words:
         raise ConfigError("check: a name or a file must be given, as in check ./my_block.py.")
     plugins.load()
-    before = set(REGISTRY.names())
-    wanted: list[str] = []
-    for word in words:
-        if word.endswith(".py") or ("/" in word and word not in before):
-            module = plugins.load_one(word)
-            made = [n for n in REGISTRY.names() if n not in before]
-            if not made:
-                raise ConfigError(f"check: {module} must register a block that is not there yet, but registers none.")
-            wanted += made
-        else:
-            found = [n for n in before if word in (n, REGISTRY[n].short)]
-            if not found:
-                short = [REGISTRY[n].short for n in before]
-                raise ConfigError(f"check: no block is named {word!r}{guess(word, sorted([*short, *before]))}")
-            wanted += sorted(found)
-    wanted = list(dict.fromkeys(wanted))
+    wanted = named(words, "check")
     from blocks.laws.check import check as verdicts
     from training.laws import BENCH
 
@@ -179,16 +166,26 @@ def matrix(words: list[str]) -> int:
     plugins.load()
     from blocks.matrix import rows
 
-    mixers = [
-        REGISTRY.find(w, ("attention", "linear", "recurrent", "convolution"), "matrix").name
-        for w in words
-        if w != "--all"
-    ]
+    mixers = named([w for w in words if w != "--all"], "matrix", MIXERS)
     if "--all" in words:
         for row in rows(mixers):
             print("  ".join(row))
     else:
         print(grids(rows(mixers)))
+    return 0
+
+
+def profile(words: list[str]) -> int:
+    """What blocks cost in rows of some lengths."""
+    lengths = [int(w) for w in words if w.isdecimal()]
+    blocks = [w for w in words if not w.isdecimal()]
+    if not blocks or 0 in lengths:
+        raise ConfigError("profile: a block or a file and lengths of at least 1 must be given, as in profile mha 256.")
+    plugins.load()
+    from blocks.profile import FAMILIES, lines
+
+    wanted = [name for w in blocks for name in (named([w], "profile", FAMILIES) if is_file(w) else [w])]
+    print(profiles(lines(wanted, lengths or (256, 1024))))
     return 0
 
 

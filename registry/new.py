@@ -41,7 +41,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from blocks.attention.past import Past, empty_past
+from blocks.attention.past import Past, empty_past, past_bytes
 from blocks.attention.reading import Backend, Reading, look
 from blocks.contracts import Attention, AttentionPosition, Cost, Layout, Mask, Memory, declare
 from registry import register
@@ -95,11 +95,12 @@ class {Class}(Attention[Past]):
         """How long rows are read: natively, or by computing every pair."""
         return self.reading.lowering()
 
-    def cost(self, length: int) -> Cost:
+    def cost(self, length: int, memory: int | None = None) -> Cost:
         weights = sum(p.numel() for p in self.parameters())
-        flops = 2 * length * 4 * self.d_model * self.width + self.reading.flops(length, self.width, self.width)
-        state = self.empty_state(1, length).bytes() if self.mask.causal else 0
-        return Cost(weights, flops, state, steps=1, path=1)
+        read = length if memory is None else memory
+        flops = 2 * (length + read) * 2 * self.d_model * self.width
+        flops += self.reading.flops(length, self.width, self.width, memory)
+        return Cost(weights, flops, past_bytes(self, length, memory), self.reading.steps(length, memory))
 
     def _keys_values(self, x: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
         k = self.reading.keys(self.to_k(x).unsqueeze(2), layout)  # (B, S, 1, K)

@@ -136,13 +136,26 @@ def _cost(entry: Entry) -> list[str]:
             cost = block.cost(LENGTH)
         except ValueError:
             continue
-        return [
+        costs = [
             f"Cost of {LENGTH} tokens at d_model={D_MODEL}" + ("" if causal else ", both ways"),
             f"  parameters {cost.parameters:,}, FLOPs {cost.flops:,}, state {cost.state_bytes:,} bytes, "
-            f"sequential steps {cost.steps:,}, longest path {cost.path:,}",
-            "",
+            f"sequential steps {cost.steps:,}",
         ]
+        if entry.family != "ffn":
+            costs.append(f"  to a token {LENGTH // 2} before: {_way(block.path(LENGTH // 2, LENGTH))}")
+        return [*costs, ""]
     return []
+
+
+def _way(path: Any) -> str:
+    """A path in words."""
+    if path.layers is None:
+        return "never, however many layers"
+    return f"{_so_many(path.layers, 'layer')}, {_so_many(path.operations, 'operation')} one after another"
+
+
+def _so_many(count: int, what: str) -> str:
+    return f"{count:,} {what}{'' if count == 1 else 's'}"
 
 
 def _examples(entry: Entry) -> list[str]:
@@ -190,11 +203,57 @@ def _around_position(entry: Entry, both_ways: str) -> tuple[str, str]:
     return "", data
 
 
+def profiles(lines: Iterable[Any]) -> str:
+    """Blocks and lengths, a row each: what is declared, and what is measured where that can differ."""
+    heads = ["", "T", "parameters", "FLOPs", "steps", "chain", "layers", "operations", "state", "ms", "peak"]
+    rows = [heads]
+    for line in lines:
+        cost, path = line.declared, line.path
+        layers, operations = (None, None) if path is None else path
+        state = "-" if line.state_bytes is None else _both(cost.state_bytes, line.state_bytes)
+        rows.append(
+            [
+                line.name,
+                f"{line.length:,}",
+                f"{cost.parameters:,}",
+                _both(cost.flops, line.flops),
+                f"{cost.steps:,}",
+                f"{line.chain:,}",
+                "-" if path is None else "never" if layers is None else f"{layers:,}",
+                "-" if operations is None else f"{operations:,}",
+                state,
+                f"{1e3 * line.seconds:.1f}",
+                f"{line.peak_bytes / 1e6:.1f}",
+            ]
+        )
+    widths = [max(len(row[i]) for row in rows) for i in range(len(heads))]
+    table = [
+        "  ".join([f"{row[0]:{widths[0]}}", *(f"{cell:>{w}}" for cell, w in zip(row[1:], widths[1:], strict=True))])
+        for row in rows
+    ]
+    notes = textwrap.wrap(
+        "One row of T tokens. parameters, FLOPs (a forward), steps and state (bytes after T tokens) as declared, with "
+        "what was counted in brackets where it differs; chain: operations of torch's that follow one another in a "
+        "forward; layers, and operations one after another, to every token from the one T / 2 before it; ms: least of "
+        "three forwards and backwards; peak: megabytes of the tensors that these make.",
+        WIDTH,
+    )
+    return "\n".join([*(line.rstrip() for line in table), "", *notes])
+
+
+def _both(declared: int, measured: int) -> str:
+    return f"{declared:,}" if declared == measured else f"{declared:,} ({measured:,})"
+
+
 def grids(rows: Iterable[Any]) -> str:
     """The matrix of what combines with what, a grid a slot, and the reasons of refusals."""
     rows = list(rows)
-    marks = {"native": "native", "dense": "dense", "refused": "-"}
-    lines = ["native: as cheap as its rule; dense: every pair is computed; -: refused, with the reason below", ""]
+    marks = {"native": "native", "dense": "dense", "unknown": "?", "refused": "-"}
+    lines = [
+        "native: as cheap as its rule; dense: every pair is computed; ?: not declared, and the count of its work does",
+        "not tell; -: refused, with the reason below",
+        "",
+    ]
     for slot in dict.fromkeys(r.slot for r in rows):
         here = [r for r in rows if r.slot == slot]
         plain = "mask/full" if slot != "decoder" else "mask/causal"

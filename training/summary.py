@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from blocks.contracts import (
+    Attention,
     AttentionPosition,
     Embedding,
     EmbeddingPosition,
@@ -70,7 +71,7 @@ def summarise(model: Model, spec: Mapping[str, Any], length: int) -> Summary:
 
 
 def _parts_of_stack(
-    where: str, stack: nn.Module, spec: Mapping[str, Any], length: int, seen: set[int]
+    where: str, stack: Stack[Any], spec: Mapping[str, Any], length: int, seen: set[int]
 ) -> Iterator[Part]:
     """Outermost blocks first; what stands inside a block (a norm in a residual rule) counts as the block's."""
     counted: list[str] = []
@@ -81,13 +82,17 @@ def _parts_of_stack(
         counted.append(path)
         flops, state = 0, 0
         if isinstance(module, Mixer | Ffn):
-            cost = module.cost(length)
-            flops, state = cost.flops, cost.state_bytes
-            if isinstance(module, Mixer) and not module.mask.causal and where != "decoder":
-                state = 0
+            memory = [length] if _crosses(path, module) else []
+            cost = module.cost(length, *memory)
+            flops, state = cost.flops, cost.state_bytes if stack.mask.causal else 0
         yield Part(where, _name(path, module, spec), 1, _own(module, seen), flops, state)
     if rest := _own(stack, seen):
         yield Part(where, spec.get("name", ""), 1, rest, 0, 0)
+
+
+def _crosses(path: str, module: nn.Module) -> bool:
+    """It reads a memory, which is taken to be as long as the row."""
+    return isinstance(module, Attention) and path.rpartition(".")[2].startswith("cross")
 
 
 def _merged(parts: Iterator[Part]) -> list[Part]:
@@ -122,7 +127,7 @@ def _name(path: str, module: nn.Module, spec: Mapping[str, Any]) -> str:
     same_role = [name for key, name in made if key == role]
     names = same_role or [name for _, name in made]
     name = names[0] if names else type(module).__name__
-    return f"{name}, cross" if role.startswith("cross") and isinstance(module, Mixer) else name
+    return f"{name}, cross" if _crosses(path, module) else name
 
 
 def _specs(spec: Any, key: str = "") -> Iterator[tuple[str, str]]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from blocks.attention.past import Past, empty_past
+from blocks.attention.past import Past, empty_past, past_bytes
 from blocks.attention.reading import host, look, probability
 from blocks.contracts import Attention, AttentionPosition, Cost, Layout, Mask, Memory, Normaliser, declare
 from blocks.functional import View, allowed_by, attend, bias_flops, in_strips, lowering, pairs, weighted
@@ -91,11 +91,13 @@ class AdditiveAttention(Attention[Past]):
         """How long rows are read: natively, or by computing every pair."""
         return lowering(self.mask, "eager")
 
-    def cost(self, length: int) -> Cost:
-        n, D, W = pairs(self.mask, length), self.d_model, self.width
-        flops = 2 * 2 * length * D * W + 2 * n * (W + D) + bias_flops(self.position, self.mask, length)
-        state = self.empty_state(1, length).bytes() if self.mask.causal else 0
-        return Cost(sum(p.numel() for p in self.parameters()), flops, state, steps=1, path=1)
+    def cost(self, length: int, memory: int | None = None) -> Cost:
+        n, D, W = pairs(self.mask, length, memory), self.d_model, self.width
+        flops = 2 * (length + (length if memory is None else memory)) * D * W + 2 * n * (W + D)
+        flops += bias_flops(self.position, self.mask, length, memory)
+        state = past_bytes(self, length, memory)
+        steps = 1 + self.position.steps(length if memory is None else memory)
+        return Cost(sum(p.numel() for p in self.parameters()), flops, state, steps)
 
     def _keys_values(self, x: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
         return self.to_k(x)[:, :, None], x[:, :, None]

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from blocks.attention.past import Past, empty_past
+from blocks.attention.past import Past, empty_past, past_bytes
 from blocks.attention.reading import Backend, Reading, look
 from blocks.contracts import Attention, AttentionPosition, Cost, Layout, Mask, Memory, Normaliser, Score
 from registry import Factory, register
@@ -67,10 +67,10 @@ class BilinearAttention(Attention[Past]):
         """How long rows are read: natively, or by computing every pair."""
         return self.reading.lowering()
 
-    def cost(self, length: int) -> Cost:
-        flops = 2 * length * self.to_q.weight.numel() + self.reading.flops(length, self.head_dim, self.head_dim)
-        state = self.empty_state(1, length).bytes() if self.mask.causal else 0
-        return Cost(sum(p.numel() for p in self.parameters()), flops, state, steps=1, path=1)
+    def cost(self, length: int, memory: int | None = None) -> Cost:
+        flops = 2 * length * self.to_q.weight.numel() + self.reading.flops(length, self.head_dim, self.head_dim, memory)
+        state = past_bytes(self, length, memory)
+        return Cost(sum(p.numel() for p in self.parameters()), flops, state, steps=self.reading.steps(length, memory))
 
     def _heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.n_heads, self.head_dim))

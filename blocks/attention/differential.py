@@ -10,7 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from blocks.attention.past import Past, empty_past
+from blocks.attention.past import Past, empty_past, past_bytes
 from blocks.attention.reading import Backend, Reading, look
 from blocks.contracts import Attention, AttentionPosition, Cost, Layout, Mask, Memory, Normaliser, Score, declare
 from registry import Factory, register
@@ -104,11 +104,13 @@ class DifferentialAttention(Attention[Past]):
         """How long rows are read: natively, or by computing every pair."""
         return self.reading.lowering()
 
-    def cost(self, length: int) -> Cost:
-        weights = sum(m.weight.numel() for m in (self.to_q, self.to_k, self.to_v, self.to_out))
-        flops = 2 * length * weights + self.reading.flops(length, self.head_dim, 2 * self.head_dim)
-        state = self.empty_state(1, length).bytes() if self.mask.causal else 0
-        return Cost(sum(p.numel() for p in self.parameters()), flops, state, steps=1, path=1)
+    def cost(self, length: int, memory: int | None = None) -> Cost:
+        queries = self.to_q.weight.numel() + self.to_out.weight.numel()
+        keys = self.to_k.weight.numel() + self.to_v.weight.numel()
+        flops = 2 * (length * queries + (length if memory is None else memory) * keys)
+        flops += self.reading.flops(length, self.head_dim, 2 * self.head_dim, memory)
+        state = past_bytes(self, length, memory)
+        return Cost(sum(p.numel() for p in self.parameters()), flops, state, steps=self.reading.steps(length, memory))
 
     def _keys_values(self, x: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
         k = self.to_k(x).unflatten(-1, (2 * self.n_kv_heads, -1))  # (B, S, 2 G, K)

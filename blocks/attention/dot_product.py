@@ -11,7 +11,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from blocks.attention.past import Past, empty_past
+from blocks.attention.past import Past, empty_past, past_bytes
 from blocks.attention.reading import Backend, Reading, look
 from blocks.contracts import Attention, AttentionPosition, Cost, Layout, Mask, Memory, Normaliser, Score
 from registry import Factory, register
@@ -70,10 +70,10 @@ class DotProductAttention(Attention[Past]):
         """How long rows are read: natively, or by computing every pair."""
         return self.reading.lowering()
 
-    def cost(self, length: int) -> Cost:
-        state = self.empty_state(1, length).bytes() if self.mask.causal else 0
-        flops = self.reading.flops(length, self.head_dim, self.head_dim)
-        return Cost(sum(p.numel() for p in self.parameters()), flops, state, steps=1, path=1)
+    def cost(self, length: int, memory: int | None = None) -> Cost:
+        state = past_bytes(self, length, memory)
+        flops = self.reading.flops(length, self.head_dim, self.head_dim, memory)
+        return Cost(sum(p.numel() for p in self.parameters()), flops, state, steps=self.reading.steps(length, memory))
 
     def _heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.n_heads, self.head_dim))

@@ -16,7 +16,7 @@ from typing import Literal
 
 from torch import Tensor, nn
 
-from blocks.attention.past import Past, empty_past
+from blocks.attention.past import Past, empty_past, past_bytes
 from blocks.attention.reading import Backend, Reading, look
 from blocks.contracts import Attention, AttentionPosition, Cost, Layout, Mask, Memory, Normaliser, Score, declare
 from registry import Factory, register
@@ -99,12 +99,13 @@ class GroupedQueryAttention(Attention[Past]):
         """How long rows are read: natively, or by computing every pair."""
         return self.reading.lowering()
 
-    def cost(self, length: int) -> Cost:
-        linear = (self.to_q, self.to_k, self.to_v, self.to_gate, self.to_out)
-        weights = sum(to.weight.numel() for to in linear if to is not None)
-        flops = 2 * length * weights + self.reading.flops(length, self.head_dim, self.head_dim)
-        state = self.empty_state(1, length).bytes() if self.mask.causal else 0
-        return Cost(sum(p.numel() for p in self.parameters()), flops, state, steps=1, path=1)
+    def cost(self, length: int, memory: int | None = None) -> Cost:
+        queries = sum(to.weight.numel() for to in (self.to_q, self.to_gate, self.to_out) if to is not None)
+        keys = self.to_k.weight.numel() + self.to_v.weight.numel()
+        flops = 2 * (length * queries + (length if memory is None else memory) * keys)
+        flops += self.reading.flops(length, self.head_dim, self.head_dim, memory)
+        state = past_bytes(self, length, memory)
+        return Cost(sum(p.numel() for p in self.parameters()), flops, state, steps=self.reading.steps(length, memory))
 
     def _heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (-1, self.head_dim))

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from blocks.attention.past import Past, empty_past
+from blocks.attention.past import Past, empty_past, past_bytes
 from blocks.attention.reading import Backend, Reading, look
 from blocks.contracts import Attention, AttentionPosition, Cost, Layout, Mask, Memory, Normaliser, Score, declare
 from blocks.functional import View
@@ -132,9 +132,11 @@ class LatentAttention(Attention[Past]):
         """How long rows are read: natively, or by computing every pair."""
         return self.reading.lowering()
 
-    def cost(self, length: int) -> Cost:
+    def cost(self, length: int, memory: int | None = None) -> Cost:
         weights = sum(m.weight.numel() for m in self.modules() if isinstance(m, nn.Linear))
+        keys = sum(m.weight.numel() for m in (self.to_latent, self.to_k_slice, self.to_k, self.to_v))
         wide = self.rope_dim + self.head_dim
-        flops = 2 * length * weights + self.reading.flops(length, wide, self.head_dim)
-        state = self.empty_state(1, length).bytes() if self.mask.causal else 0
-        return Cost(sum(p.numel() for p in self.parameters()), flops, state, steps=1, path=1)
+        flops = 2 * (length * (weights - keys) + (length if memory is None else memory) * keys)
+        flops += self.reading.flops(length, wide, self.head_dim, memory)
+        state = past_bytes(self, length, memory)
+        return Cost(sum(p.numel() for p in self.parameters()), flops, state, steps=self.reading.steps(length, memory))

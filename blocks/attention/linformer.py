@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from blocks.attention._documents import Documents, refuse_all_but_full
-from blocks.attention.past import Past, empty_past
+from blocks.attention.past import Past, empty_past, past_bytes
 from blocks.attention.reading import Backend, Reading
-from blocks.contracts import Attention, AttentionPosition, Cost, Layout, Mask, Memory, declare
+from blocks.contracts import Attention, AttentionPosition, Cost, Layout, Mask, Memory, Path, declare
 from blocks.functional import see
 from registry import register
 
@@ -110,10 +110,14 @@ class LinformerAttention(Attention[Past]):
         """How long rows are read: natively, or by computing every pair."""
         return f"native: summaries ({self.reading.kernel})"
 
-    def cost(self, length: int) -> Cost:
-        D = self.d_model
-        flops = 2 * length * (4 * D * D + 2 * self.rank * D + 2 * self.rank * D)
-        return Cost(sum(p.numel() for p in self.parameters()), flops, 0, steps=2, path=2)
+    def cost(self, length: int, memory: int | None = None) -> Cost:
+        D, read = self.d_model, length if memory is None else memory
+        flops = 2 * (length + read) * (2 * D * D + 2 * self.rank * D)  # either is projected twice, and multiplied twice
+        state = past_bytes(self, length, memory, slots=self.rank)
+        return Cost(sum(p.numel() for p in self.parameters()), flops, state, steps=2)
+
+    def path(self, distance: int, length: int) -> Path:
+        return Path(1, 2)  # into the sums, and out of them
 
     def _heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.n_heads, self.head_dim))

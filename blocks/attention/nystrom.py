@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from blocks.attention._documents import Documents, refuse_all_but_full
-from blocks.attention.past import Past, empty_past
+from blocks.attention.past import Past, empty_past, past_bytes
 from blocks.attention.reading import Backend, Reading
-from blocks.contracts import Attention, AttentionPosition, Cost, Layout, Mask, Memory, declare
+from blocks.contracts import Attention, AttentionPosition, Cost, Layout, Mask, Memory, Path, declare
 from blocks.functional import see
 from registry import register
 
@@ -141,13 +141,19 @@ class NystromAttention(Attention[Past]):
         """How long rows are read: natively, or by computing every pair."""
         return f"native: summaries ({self.reading.kernel})"
 
-    def cost(self, length: int) -> Cost:
+    def cost(self, length: int, memory: int | None = None) -> Cost:
         D, M = self.d_model, self.landmarks
-        means, far, read = 2 * M * D, 2 * M * D, 2 * M * D  # numbers multiplied for each token
+        asks = D * D + 2 * M * D  # numbers multiplied for each token that asks: to_out, and the reading
+        summary = 3 * D * D + 2 * M * D + 2 * M * D  # and for each that is read: projections, means, far
         invert = 4 * self.iterations * self.n_heads * M**3 + 2 * M * M * D
-        flops = 2 * length * (4 * D * D + means + far + read) + 2 * invert
-        steps = 4 + 4 * self.iterations
-        return Cost(sum(p.numel() for p in self.parameters()), flops, 0, steps=steps, path=3)
+        read = length if memory is None else memory
+        more = 0 if memory is None else length * D * D  # a memory's queries are not the row's own
+        flops = 2 * (length * asks + read * summary + more + invert)
+        state = past_bytes(self, length, memory, slots=M)
+        return Cost(sum(p.numel() for p in self.parameters()), flops, state, steps=4 + 4 * self.iterations)
+
+    def path(self, distance: int, length: int) -> Path:
+        return Path(1, 3)  # into what the landmarks read, through the inverse, and out
 
     def _heads(self, x: Tensor) -> Tensor:
         return x.unflatten(-1, (self.n_heads, self.head_dim))

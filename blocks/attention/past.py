@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from blocks.contracts import PAD, Layout, Mask, State
+from blocks.contracts import PAD, Attention, AttentionPosition, Layout, Mask, State
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +88,20 @@ class Past(State):
                 f"a state of {slots} tokens must not be given more, but got {most}. Ask for more capacity."
             )
         return min(slots, -(-most // 64) * 64)
+
+
+def past_bytes(attention: Attention[Past], length: int, memory: int | None, slots: int | None = None) -> int:
+    """What the state of one row holds after ``length`` tokens, or of a memory of ``memory`` tokens, in bytes.
+
+    ``slots``: keys that are kept of a memory, where these are not its tokens.
+    """
+    if memory is None:
+        return attention.empty_state(1, length).bytes() if attention.mask.causal else 0
+    unread = attention.empty_state(1, 0)
+    trees = any(isinstance(part, AttentionPosition) and part.needs_trees for part in attention.modules())
+    token = sum(t[0].numel() * t.element_size() for t in (t.new_empty(1, *t.shape[2:]) for t in unread.kept))
+    where = (3 if trees else 2) * unread.position.element_size()
+    return (memory if slots is None else slots) * (token + where) + unread.count.element_size()
 
 
 def empty_past(rows: int, capacity: int, mask: Mask, like: Tensor, *shapes: tuple[int, ...]) -> Past:

@@ -144,10 +144,17 @@ class Reading(nn.Module):
         """How long rows are read: natively, or by computing every pair."""
         return lowering(self.mask, self.kernel, "bias" in self.position.acts)
 
-    def flops(self, length: int, key_dim: int, value_dim: int) -> int:
-        """Products of queries with keys and of weights with values, in one row, and those of the position."""
-        inside = bias_flops(self.position, self.mask, length)
-        return 2 * pairs(self.mask, length) * self.n_heads * (key_dim + value_dim) + inside
+    def steps(self, length: int, memory: int | None = None) -> int:
+        """Operations that follow one another: the reading, and what its position needs first."""
+        return 1 + self.position.steps(length if memory is None else memory)
+
+    def flops(self, length: int, key_dim: int, value_dim: int, memory: int | None = None) -> int:
+        """Products of queries with keys and of weights with values, in one row, and those of the position.
+
+        ``memory``: keys of another sequence that the row reads. None: it reads its own.
+        """
+        inside = bias_flops(self.position, self.mask, length, memory)
+        return 2 * pairs(self.mask, length, memory) * self.n_heads * (key_dim + value_dim) + inside
 
 
 def probability(dropout: float) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from torch import Tensor
+
 from blocks.contracts import Mask
 
 
@@ -17,3 +19,8 @@ def must_look_back(mask: Mask, who: str) -> None:
     """Raises ``ValueError`` unless ``mask`` is causal, as a state needs it to be."""
     if not mask.causal:
         raise ValueError(f"mask must be causal to go on from a state, but this {who} reads both ways.")
+
+
+def near(seen: Tensor, reach: int) -> Tensor:
+    """Of what a token sees, what stands ``reach`` tokens away or nearer. (T, T) bool -> (T, T)"""
+    return seen.tril(reach).triu(-reach)

@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from blocks.contracts import Cost, Layout, Mask, Memory, Mixer, State
+from blocks.contracts import Cost, Layout, Mask, Memory, Mixer, Path, State
 from blocks.lines import exact, exactly
 from registry import register
 
@@ -55,8 +55,15 @@ class Fourier(Mixer[State]):
         raise ValueError("mask must be causal to go on from a state, but a Fourier transform reads both ways.")
 
     def cost(self, length: int) -> Cost:
-        rounds = max(1, (length - 1).bit_length())  # of butterflies; they are no matrix products
-        return Cost(parameters=0, flops=0, state_bytes=0, steps=rounds, path=rounds)
+        return Cost(parameters=0, flops=0, state_bytes=0, steps=_butterflies(length))  # they are no matrix products
+
+    def path(self, distance: int, length: int) -> Path:
+        return Path(1, _butterflies(length))
+
+
+def _butterflies(length: int) -> int:
+    """How many rounds of sums follow one another in the transform of a row."""
+    return max(1, (length - 1).bit_length())
 
 
 def _pairs(layout: Layout, norm: str) -> tuple[Tensor, Tensor]:

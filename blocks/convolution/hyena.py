@@ -18,9 +18,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from blocks.contracts import Cost, Layout, Mask, Memory, Mixer, State, declare
+from blocks.contracts import Cost, Layout, Mask, Memory, Mixer, Path, State, declare
 from blocks.convolution._mask import must_be_plain, must_look_back
-from blocks.lines import Recent, convolve, convolve_flops, convolve_near, exact, exactly, line_up
+from blocks.lines import Recent, convolve, convolve_flops, convolve_near, convolve_steps, exact, exactly, line_up
 from registry import register
 
 TAPS = 3  # of the short convolutions
@@ -130,7 +130,10 @@ class Hyena(Mixer[HyenaState]):
         D, directions = self.d_model, 1 if self.mask.causal else 2
         flops = 2 * length * (4 * D * D + self.filter.weights) + directions * convolve_flops(length, D)
         state = self.empty_state(1, length).bytes() if self.mask.causal else 0
-        return Cost(sum(p.numel() for p in self.parameters()), flops, state, steps=2, path=2)
+        return Cost(sum(p.numel() for p in self.parameters()), flops, state, steps=1 + convolve_steps(length))
+
+    def path(self, distance: int, length: int) -> Path:
+        return Path(1, 1 + convolve_steps(distance + 1))
 
     def _convolved(self, u: Tensor, run: Tensor | None) -> Tensor:
         """The long convolution of a line; under a full mask one from either side. (B, S, D)"""

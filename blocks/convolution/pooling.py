@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from blocks.contracts import Cost, Layout, Mask, Memory, Mixer, State
-from blocks.convolution._mask import must_be_plain, must_look_back
+from blocks.contracts import Cost, Layout, Mask, Memory, Mixer, Path, State
+from blocks.convolution._mask import must_be_plain, must_look_back, near
 from blocks.lines import Recent, exact, line_up, neighbours
 from registry import register
 
@@ -58,7 +58,7 @@ class Pooling(Mixer[Recent | Total]):
             state = line.recent(state) if isinstance(state, Recent) else None
         elif self.mask.causal:
             total = _so_far(counted, layout, state.total if isinstance(state, Total) else None)
-            state = Total(total[:, -1]) if state is not None else None
+            state = Total(total[:, -1].clone()) if state is not None else None
         else:
             total = _whole(counted, layout)
         return (total[..., :-1] / total[..., -1:].clamp_min(1.0)).to(x.dtype) - x, state
@@ -71,9 +71,19 @@ class Pooling(Mixer[Recent | Total]):
         )
 
     def cost(self, length: int) -> Cost:
-        rounds = max(1, (length - 1).bit_length()) if self.size is None else 1  # of a sum of pairs of pairs of ...
         state = self.empty_state(1, length).bytes() if self.mask.causal else 0
-        return Cost(parameters=0, flops=0, state_bytes=state, steps=rounds, path=rounds)
+        return Cost(parameters=0, flops=0, state_bytes=state, steps=self._rounds(length))
+
+    def reads(self, length: int) -> Tensor:
+        seen = self.mask.pairs(length)
+        return seen if self.size is None else near(seen, self.size - 1)
+
+    def path(self, distance: int, length: int) -> Path:
+        return Path(1, self._rounds(distance + 1)) if self.size is None else super().path(distance, length)
+
+    def _rounds(self, length: int) -> int:
+        """Of a sum so far: sums of pairs, of pairs of pairs, ..."""
+        return max(1, (length - 1).bit_length()) if self.size is None and self.mask.causal else 1
 
 
 def _so_far(x: Tensor, layout: Layout, past: Tensor | None) -> Tensor:

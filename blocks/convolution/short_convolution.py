@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from blocks.contracts import Cost, Layout, Mask, Memory, Mixer, declare
-from blocks.convolution._mask import must_be_plain, must_look_back
+from blocks.convolution._mask import must_be_plain, must_look_back, near
 from blocks.lines import Recent, convolve_near, line_up
 from registry import register
 
@@ -73,4 +73,7 @@ class ShortConvolution(Mixer[Recent]):
     def cost(self, length: int) -> Cost:
         parameters = sum(p.numel() for p in self.parameters())
         state = self.empty_state(1, length).bytes() if self.mask.causal else 0
-        return Cost(parameters, 2 * length * self.to_out.weight.numel(), state, steps=1, path=1)
+        return Cost(parameters, 2 * length * self.to_out.weight.numel(), state, steps=1)
+
+    def reads(self, length: int) -> Tensor:
+        return near(self.mask.pairs(length), self.back)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from blocks.contracts import Cost, Layout, Mask, Memory, Mixer, declare
-from blocks.convolution._mask import must_be_plain, must_look_back
+from blocks.convolution._mask import must_be_plain, must_look_back, near
 from blocks.lines import Recent, line_up, neighbours
 from registry import register
 
@@ -80,4 +80,7 @@ class WordWindow(Mixer[Recent]):
     def cost(self, length: int) -> Cost:
         weights = self.to_hidden.weight.numel() + self.to_out.weight.numel()
         state = self.empty_state(1, length).bytes() if self.mask.causal else 0
-        return Cost(sum(p.numel() for p in self.parameters()), 2 * length * weights, state, steps=1, path=1)
+        return Cost(sum(p.numel() for p in self.parameters()), 2 * length * weights, state, steps=1)
+
+    def reads(self, length: int) -> Tensor:
+        return near(self.mask.pairs(length), self.back)

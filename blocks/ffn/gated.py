@@ -57,4 +57,4 @@ class Gated(Ffn):
 
     def cost(self, length: int) -> Cost:
         weights = sum(p.numel() for p in self.parameters() if p.ndim == 2)
-        return Cost(sum(p.numel() for p in self.parameters()), 2 * length * weights, 0, steps=1, path=0)
+        return Cost(sum(p.numel() for p in self.parameters()), 2 * length * weights, 0, steps=1)

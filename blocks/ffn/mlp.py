@@ -49,4 +49,4 @@ class Mlp(Ffn):
 
     def cost(self, length: int) -> Cost:
         weights = self.to_hidden.weight.numel() + self.to_out.weight.numel()
-        return Cost(sum(p.numel() for p in self.parameters()), 2 * length * weights, 0, steps=1, path=0)
+        return Cost(sum(p.numel() for p in self.parameters()), 2 * length * weights, 0, steps=1)

@@ -94,7 +94,7 @@ class MixtureOfExperts(Ffn):
     def cost(self, length: int) -> Cost:
         each: Cost = self.experts[0].cost(length)  # type: ignore[operator]
         flops = each.flops * (self.top_k + len(self.shared)) + 2 * length * self.to_scores.weight.numel()
-        return Cost(sum(p.numel() for p in self.parameters()), flops, 0, steps=2, path=0)
+        return Cost(sum(p.numel() for p in self.parameters()), flops, 0, steps=2)
 
     @torch.compiler.disable
     def _ask(self, tokens: Tensor, chosen: Tensor, weight: Tensor, layout: Layout) -> Tensor:

@@ -57,7 +57,10 @@ class RwkvChannelMix(Ffn):
     def cost(self, length: int) -> Cost:
         weights = sum(p.numel() for p in self.parameters() if p.ndim == 2)
         state = self.empty_state(1).bytes()
-        return Cost(sum(p.numel() for p in self.parameters()), 2 * length * weights, state, steps=1, path=1)
+        return Cost(sum(p.numel() for p in self.parameters()), 2 * length * weights, state, steps=1)
+
+    def reads(self, length: int) -> Tensor:
+        return torch.ones(length, length, dtype=torch.bool).tril().triu(-1)  # itself and the one before
 
 
 def previous(x: Tensor, layout: Layout, state: Previous | None) -> tuple[Tensor, Previous | None]:

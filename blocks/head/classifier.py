@@ -68,7 +68,7 @@ class Classifier(Head):
     def cost(self, length: int) -> Cost:
         scored = 0 if self.to_score is None else length * self.to_score.weight.numel()
         flops = 2 * (scored + self.to_logits.weight.numel())
-        return Cost(sum(p.numel() for p in self.parameters()), flops, 0, steps=1, path=0)
+        return Cost(sum(p.numel() for p in self.parameters()), flops, 0, steps=1)
 
     def _pooled(self, x: Tensor, layout: Layout) -> Tensor:
         """(B, T, D) -> (B, D)"""

@@ -57,7 +57,7 @@ class TiedHead(Head):
 
     def cost(self, length: int) -> Cost:
         flops = 0 if self.embedding is None else 2 * length * sum(p.numel() for p in self.embedding.parameters())
-        return Cost(sum(p.numel() for p in self.parameters()), flops, 0, steps=1, path=0)
+        return Cost(sum(p.numel() for p in self.parameters()), flops, 0, steps=1)
 
     def _score(self, x: Tensor) -> Tensor:
         if self.embedding is None:

@@ -12,7 +12,16 @@ A law takes a built block and raises ``Broken`` with a sentence where the block 
 Blocks are judged in float64 where exactness is meant: there ``EXACT`` tells right from wrong.
 """
 
-from blocks.laws.cost import COST_LAWS, costs_what_it_says
+from blocks.laws.cost import (
+    FFN_COST_LAWS,
+    MIXER_COST_LAWS,
+    a_model_costs_what_it_says,
+    costs_what_it_says,
+    holds_what_it_says,
+    lowers_as_it_says,
+    reaches_what_it_says,
+    takes_the_steps_it_says,
+)
 from blocks.laws.memory import (
     ignores_padding_in_a_memory,
     reads_a_memory_step_by_step,
@@ -70,10 +79,11 @@ from blocks.laws.weighing import (
 
 __all__ = [
     "BF16",
-    "COST_LAWS",
     "EXACT",
+    "FFN_COST_LAWS",
     "LAWS",
     "MEMORY_LAWS",
+    "MIXER_COST_LAWS",
     "MIXER_LAWS",
     "PLACED_LAWS",
     "ROLE_LAWS",
@@ -83,6 +93,7 @@ __all__ = [
     "Reader",
     "T",
     "V",
+    "a_model_costs_what_it_says",
     "adds_up_as_declared",
     "agree",
     "agrees_with_the_eager_kernel",
@@ -97,6 +108,7 @@ __all__ = [
     "hides_what_it_says",
     "hides_what_its_mask_hides",
     "hold",
+    "holds_what_it_says",
     "ignores_padding",
     "ignores_padding_in_a_memory",
     "keeps_documents_apart",
@@ -106,8 +118,10 @@ __all__ = [
     "laws_of",
     "learns_a_tiny_batch",
     "learns_from_scores",
+    "lowers_as_it_says",
     "norms_each_token_alone",
     "prepares_each_token_alone",
+    "reaches_what_it_says",
     "reads_a_memory_step_by_step",
     "reads_the_memory_of_its_document",
     "reports_finite_losses",
@@ -125,6 +139,7 @@ __all__ = [
     "stirred",
     "survives_its_state_dict",
     "survives_seeing_nothing",
+    "takes_the_steps_it_says",
     "ties_to_the_stream",
     "uses_every_parameter",
     "uses_every_parameter_of_features",

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from blocks.contracts import Cost, Layout, Memory, Mixer
+from blocks.contracts import Cost, Layout, Memory, Mixer, Path
 from blocks.laws.trying import D, beside, draw, full
 
 DOCUMENTS = 3
@@ -47,4 +47,10 @@ class Reader(Mixer[Any]):
         return self.decoder.empty_state(rows, capacity)
 
     def cost(self, length: int) -> Cost:
-        return self.decoder.cost(length)
+        return self.decoder.cost(length, self.length)  # type: ignore[call-arg]
+
+    def reads(self, length: int) -> Tensor:
+        return self.decoder.reads(length)
+
+    def path(self, distance: int, length: int) -> Path:
+        return self.decoder.path(distance, length)

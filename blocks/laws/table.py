@@ -24,7 +24,7 @@ from blocks.contracts import (
     Score,
     Stack,
 )
-from blocks.laws.cost import COST_LAWS
+from blocks.laws.cost import FFN_COST_LAWS, MIXER_COST_LAWS, a_model_costs_what_it_says
 from blocks.laws.memory import (
     ignores_padding_in_a_memory,
     reads_a_memory_step_by_step,
@@ -96,7 +96,7 @@ MIXER_LAWS: list[Callable[[Any], None]] = [
     compiles,
     stands_bfloat16,
     checkpoints,
-    *COST_LAWS,
+    *MIXER_COST_LAWS,
     uses_its_position,
 ]
 MEMORY_LAWS: list[Callable[[Any], None]] = [
@@ -111,7 +111,7 @@ LAWS: list[tuple[type, list[Callable[[Any], None]]]] = [
     (Attention, [*MIXER_LAWS, knows_order_as_declared, stays_when_a_document_moves]),
     (Reader, [*MIXER_LAWS, *MEMORY_LAWS]),
     (Mixer, MIXER_LAWS),
-    (Ffn, [uses_every_parameter, stays_within_its_document, reports_finite_losses, *COST_LAWS]),
+    (Ffn, [uses_every_parameter, stays_within_its_document, reports_finite_losses, *FFN_COST_LAWS]),
     (Norm, [norms_each_token_alone, uses_every_parameter_of_features]),
     (Residual, [ties_to_the_stream]),
     (Mask, [hides_what_it_says]),
@@ -124,7 +124,7 @@ LAWS: list[tuple[type, list[Callable[[Any], None]]]] = [
         [weighs_only_what_is_allowed, weighs_each_query_alone, adds_up_as_declared, learns_from_scores],
     ),
     (Init, [starts_linears_and_embeddings]),
-    (Model, [starts_at_chance, learns_a_tiny_batch]),
+    (Model, [starts_at_chance, learns_a_tiny_batch, a_model_costs_what_it_says]),
 ]
 
 

@@ -6,18 +6,27 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from blocks.contracts import (
+    NEVER,
     Attention,
     AttentionPosition,
     Cost,
+    Ffn,
+    Layer,
     Mask,
     Memory,
     Mixer,
+    Path,
     Residual,
     Site,
     State,
     acts_in_attention,
     class_of,
+    joined,
+    layers_between,
     placed,
 )
 from registry import Factory
@@ -115,14 +124,35 @@ def streams_of(residuals: Iterable[Residual]) -> int:
     return streams.pop()
 
 
-def total(layer: Mixer[Any], *parts: Cost, path: int) -> Cost:
-    """What a layer costs whose parts follow one another, with the place in its state for a memory not read yet."""
-    cross = getattr(layer, "cross_attention", None)
-    unread = 0 if cross is None else cross.empty_state(1, 0).bytes()
+def costs(parts: Iterable[Any], cross: Attention[Any] | None, length: int, memory: int | None) -> list[Cost]:
+    """What each part of a layer costs, of which ``cross`` reads a memory."""
+    return [cross.cost(length, memory or 0) if cross is part else part.cost(length) for part in parts]
+
+
+def total(layer: Layer[Any], parts: Iterable[Cost]) -> Cost:
+    """What a layer costs whose parts follow one another."""
+    parts = list(parts)
     return Cost(
         parameters=sum(p.numel() for p in layer.parameters()),
         flops=sum(p.flops for p in parts),
-        state_bytes=sum(p.state_bytes for p in parts) + unread,
+        state_bytes=sum(p.state_bytes for p in parts) if layer.mask.causal else 0,
         steps=sum(p.steps for p in parts),
-        path=path,
     )
+
+
+def reads_through(parts: Iterable[Mixer[Any] | Ffn], length: int) -> Tensor:
+    """Which token depends on which where parts follow one another, each on a residual. (T, T) bool"""
+    own = torch.eye(length, dtype=torch.bool)
+    read = own
+    for part in parts:
+        read = joined(part.reads(length) | own, read)
+    return read
+
+
+def path_by(layer: Layer[Any], mixer: Mixer[Any], distance: int, length: int) -> Path:
+    """How layers that are all like ``layer`` bring a token another one: each of them by its mixer."""
+    layers = layers_between(layer.reads(length), distance)
+    if layers is None:
+        return NEVER
+    inside = mixer.path(-(-distance // layers), length).operations
+    return Path(layers, layers * (inside or 1))  # else its feed-forward goes the way: one operation

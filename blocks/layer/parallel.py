@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from blocks.contracts import (
@@ -21,6 +22,7 @@ from blocks.contracts import (
     Mask,
     Memory,
     Mixer,
+    Path,
     Residual,
     Site,
 )
@@ -30,7 +32,9 @@ from blocks.layer._parts import (
     build_mask,
     build_mixer,
     check_memory,
+    costs,
     must_meet,
+    path_by,
     total,
 )
 from registry import Factory, register
@@ -110,7 +114,15 @@ class Parallel(Layer[LayerState]):
         parts = (self.mixer, self.cross_attention, self.ffn)
         return ((self.residual, part) for part in parts if part is not None)
 
-    def cost(self, length: int) -> Cost:
-        parts = [part.cost(length) for part in (self.mixer, self.cross_attention, self.ffn) if part is not None]
-        together = total(self, *parts, self.residual.cost(length), path=parts[0].path)
-        return together._replace(steps=max(part.steps for part in parts))
+    def cost(self, length: int, memory: int | None = None) -> Cost:
+        parts = costs((part for _, part in self.sublayers()), self.cross_attention, length, memory)
+        residual = self.residual.cost(length)
+        together = total(self, [*parts, residual])
+        return together._replace(steps=max(part.steps for part in parts) + residual.steps)
+
+    def reads(self, length: int) -> Tensor:
+        mixed = self.mixer.reads(length) | torch.eye(length, dtype=torch.bool)
+        return mixed if self.ffn is None else mixed | self.ffn.reads(length)
+
+    def path(self, distance: int, length: int) -> Path:
+        return path_by(self, self.mixer, distance, length)

@@ -20,6 +20,7 @@ from blocks.contracts import (
     Mask,
     Memory,
     Mixer,
+    Path,
     Residual,
     Site,
 )
@@ -29,7 +30,10 @@ from blocks.layer._parts import (
     build_mask,
     build_mixer,
     check_memory,
+    costs,
     must_meet,
+    path_by,
+    reads_through,
     streams_of,
     total,
 )
@@ -118,6 +122,12 @@ class Sequential(Layer[LayerState]):
         if self.ffn is not None:
             yield self.ffn_residual, self.ffn
 
-    def cost(self, length: int) -> Cost:
-        parts = [part.cost(length) for pair in self.sublayers() for part in pair]  # type: ignore[operator]
-        return total(self, *parts, path=self.mixer.cost(length).path)
+    def cost(self, length: int, memory: int | None = None) -> Cost:
+        parts = (part for pair in self.sublayers() for part in pair)
+        return total(self, costs(parts, self.cross_attention, length, memory))
+
+    def reads(self, length: int) -> Tensor:
+        return reads_through([self.mixer] if self.ffn is None else [self.mixer, self.ffn], length)
+
+    def path(self, distance: int, length: int) -> Path:
+        return path_by(self, self.mixer, distance, length)

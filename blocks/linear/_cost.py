@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from blocks.contracts import Cost, Mixer
+from blocks.contracts import Cost, Mixer, Path
 from blocks.linear._chunked import chunk_of, even_chunk_of, n_chunks
 
 
@@ -49,7 +49,7 @@ def scan_cost(
 ) -> Cost:
     """What a block costs that projects and scans by one of the above, once or (under a full mask) both ways.
 
-    Its states follow one another, one a chunk; by them the first token reaches the last.
+    Its states follow one another, one a chunk.
     """
     causal, chunks = block.mask.causal, n_chunks(length, key_dim, value_dim)
     scan = flops_of(length, n_heads, key_dim, value_dim)
@@ -58,8 +58,12 @@ def scan_cost(
         flops=projection_flops(block, length) + (scan if causal else 2 * scan),
         state_bytes=block.empty_state(1, length).bytes() if causal else 0,
         steps=chunks,
-        path=chunks,
     )
+
+
+def scan_path(block: Mixer[Any], distance: int) -> Path:
+    """From one token to another by the states of the chunks between them."""
+    return Path(1, block.cost(distance + 1).steps)
 
 
 def mean_cost(
@@ -81,4 +85,4 @@ def mean_cost(
         return scan_cost(block, length, scan, n_heads, n_features, counted)
     parameters = sum(p.numel() for p in block.parameters())
     flops = projection_flops(block, length) + 4 * length * n_heads * n_features * counted
-    return Cost(parameters, flops, state_bytes=0, steps=1, path=1)
+    return Cost(parameters, flops, state_bytes=0, steps=1)

@@ -92,7 +92,12 @@ def exponential_mean(
     q = (q - q.detach().amax(-1, keepdim=True)).exp()
     k = (k - seen).exp()
     out, s = weighted_mean(q, k, v, layout, None if state is None else state.s, causal=causal, log_decay=faded)
-    return out, None if s is None else Peaked(s, peak[:, -1])
+    return out, None if s is None else Peaked(s, peak[:, -1].clone())
+
+
+def peak_rounds(length: int) -> int:
+    """How many operations follow one another in the greatest so far: of pairs, of pairs of pairs, ..."""
+    return max(1, (length - 1).bit_length())
 
 
 def running_peak(top: Tensor, layout: Layout, before: Tensor | None) -> Tensor:

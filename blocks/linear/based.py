@@ -12,9 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from blocks.contracts import Cost, Layout, Mask, Memory, Mixer, declare
+from blocks.contracts import Cost, Layout, Mask, Memory, Mixer, Path, declare
 from blocks.linear._chunked import Kernel, Outer, empty_sum, require_causal, require_plain
-from blocks.linear._cost import mean_cost
+from blocks.linear._cost import mean_cost, scan_path
 from blocks.linear._normalised import weighted_mean
 from registry import register
 
@@ -66,6 +66,9 @@ class Based(Mixer[Outer]):
 
     def cost(self, length: int) -> Cost:
         return mean_cost(self, length, self.n_heads, self.n_features, self.head_dim, self.n_heads * self.feature_dim)
+
+    def path(self, distance: int, length: int) -> Path:
+        return scan_path(self, distance)
 
     def _pairs(self, q: Tensor, k: Tensor) -> Tensor:
         """What ``_features`` come to, without them."""

@@ -10,9 +10,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from blocks.contracts import Cost, Layout, Mask, Memory, Mixer, declare
+from blocks.contracts import Cost, Layout, Mask, Memory, Mixer, Path, declare
 from blocks.linear._chunked import both_ways, delta, empty_sum, require_causal, require_plain, unit
-from blocks.linear._cost import delta_flops, scan_cost
+from blocks.linear._cost import delta_flops, scan_cost, scan_path
 from blocks.linear._short import Convolved, ShortConvolution, aligned, restored
 from registry import register
 
@@ -75,6 +75,9 @@ class DeltaNet(Mixer[Convolved]):
 
     def cost(self, length: int) -> Cost:
         return scan_cost(self, length, delta_flops, self.n_heads, self.head_dim, self.head_dim)
+
+    def path(self, distance: int, length: int) -> Path:
+        return scan_path(self, distance)
 
     def _mix(
         self, layout: Layout, qkv: Tensor, beta: Tensor, state: Convolved | None = None

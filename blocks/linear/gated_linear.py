@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from blocks.contracts import Cost, Layout, Mask, Memory, Mixer, declare
+from blocks.contracts import Cost, Layout, Mask, Memory, Mixer, Path, declare
 from blocks.linear._chunked import Outer, both_ways, channels, empty_sum, require_causal, require_plain
-from blocks.linear._cost import channels_flops, scan_cost
+from blocks.linear._cost import channels_flops, scan_cost, scan_path
 from registry import register
 
 
@@ -75,3 +75,6 @@ class GatedLinear(Mixer[Outer]):
 
     def cost(self, length: int) -> Cost:
         return scan_cost(self, length, channels_flops, self.n_heads, self.key_dim, self.value_dim)
+
+    def path(self, distance: int, length: int) -> Path:
+        return scan_path(self, distance)

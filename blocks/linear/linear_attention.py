@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from blocks.contracts import Cost, Layout, Mask, Memory, Mixer, State, declare
+from blocks.contracts import Cost, Layout, Mask, Memory, Mixer, Path, State, declare
 from blocks.linear._chunked import Outer, empty_sum, require_causal, require_plain
-from blocks.linear._cost import mean_cost
-from blocks.linear._normalised import Peaked, exponential_mean, weighted_mean
+from blocks.linear._cost import mean_cost, scan_path
+from blocks.linear._normalised import Peaked, exponential_mean, peak_rounds, weighted_mean
 from registry import register
 
 Feature = Literal["elu", "relu", "relu2", "softmax", "exp"]
@@ -83,7 +83,12 @@ class LinearAttention(Mixer[State]):
         return Peaked(s, torch.full_like(s[..., 0], -torch.inf)) if self.feature in EXPONENTIAL else Outer(s)
 
     def cost(self, length: int) -> Cost:
-        return mean_cost(self, length, self.n_heads, self.head_dim, self.head_dim, fades=self.feature in EXPONENTIAL)
+        exponential = self.feature in EXPONENTIAL
+        cost = mean_cost(self, length, self.n_heads, self.head_dim, self.head_dim, fades=exponential)
+        return cost._replace(steps=cost.steps + peak_rounds(length)) if exponential else cost
+
+    def path(self, distance: int, length: int) -> Path:
+        return scan_path(self, distance)
 
     def _of_query(self, q: Tensor) -> Tensor:
         """The features of queries, without a factor that all of them share: a mean does not depend on it."""

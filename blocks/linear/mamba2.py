@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from blocks.contracts import Cost, Layout, Mask, Memory, Mixer, declare
+from blocks.contracts import Cost, Layout, Mask, Memory, Mixer, Path, declare
 from blocks.linear._chunked import both_ways, empty_sum, fading, require_causal, require_plain
-from blocks.linear._cost import fading_flops, scan_cost
+from blocks.linear._cost import fading_flops, scan_cost, scan_path
 from blocks.linear._decay import TimeStep
 from blocks.linear._short import Convolved, ShortConvolution, aligned, restored
 from registry import register
@@ -102,6 +102,9 @@ class Mamba2(Mixer[Convolved]):
     def cost(self, length: int) -> Cost:
         flops = partial(fading_flops, pair_dim=self.d_state * (1 if self.n_groups == 1 else self.n_heads))
         return scan_cost(self, length, flops, self.n_heads, self.d_state, self.head_dim)
+
+    def path(self, distance: int, length: int) -> Path:
+        return scan_path(self, distance)
 
     def _mix(
         self, layout: Layout, qkv: Tensor, dt: Tensor, log_decay: Tensor, state: Convolved | None = None

@@ -10,10 +10,10 @@ import math
 import torch
 from torch import Tensor, nn
 
-from blocks.contracts import Cost, Layout, Mask, Memory, Mixer, declare
+from blocks.contracts import Cost, Layout, Mask, Memory, Mixer, Path, declare
 from blocks.linear._chunked import empty_sum, exact, require_causal, require_plain
-from blocks.linear._cost import mean_cost
-from blocks.linear._normalised import Peaked, exponential_mean
+from blocks.linear._cost import mean_cost, scan_path
+from blocks.linear._normalised import Peaked, exponential_mean, peak_rounds
 from registry import register
 
 
@@ -70,7 +70,11 @@ class Performer(Mixer[Peaked]):
 
     def cost(self, length: int) -> Cost:
         cost = mean_cost(self, length, self.n_heads, self.n_features, self.head_dim, fades=True)
-        return cost._replace(flops=cost.flops + 4 * length * self.n_heads * self.head_dim * self.n_features)
+        flops = cost.flops + 4 * length * self.n_heads * self.head_dim * self.n_features
+        return cost._replace(flops=flops, steps=cost.steps + peak_rounds(length))
+
+    def path(self, distance: int, length: int) -> Path:
+        return scan_path(self, distance)
 
     def _along(self, x: Tensor) -> Tensor:
         """How far each token points in each direction. (B, T, H, K) -> (B, T, H, F)"""

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from blocks.contracts import Cost, Layout, Mask, Memory, Mixer, declare
+from blocks.contracts import Cost, Layout, Mask, Memory, Mixer, Path, declare
 from blocks.linear._chunked import Outer, both_ways, empty_sum, fading, require_causal, require_plain
-from blocks.linear._cost import fading_flops, scan_cost
+from blocks.linear._cost import fading_flops, scan_cost, scan_path
 from registry import register
 
 
@@ -71,6 +71,9 @@ class Retention(Mixer[Outer]):
 
     def cost(self, length: int) -> Cost:
         return scan_cost(self, length, fading_flops, self.n_heads, self.head_dim, self.value_dim)
+
+    def path(self, distance: int, length: int) -> Path:
+        return scan_path(self, distance)
 
     def _log_decay(self, like: Tensor) -> Tensor:
         """(H,)"""

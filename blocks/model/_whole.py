@@ -82,5 +82,4 @@ def total(model: Model, *parts: Cost) -> Cost:
         flops=sum(p.flops for p in parts),
         state_bytes=sum(p.state_bytes for p in parts),
         steps=sum(p.steps for p in parts),
-        path=max(p.path for p in parts),
     )

@@ -82,7 +82,10 @@ class EncoderDecoder(Model):
         check_capacity(capacity, self.max_length)
         return self.decoder.empty_state(rows, capacity)
 
-    def cost(self, length: int) -> Cost:
-        read = self.embedding, self.encoder
-        write = self.embedding, self.decoder, self.head
-        return total(self, *(part.cost(length) for part in (*read, *write)))
+    def cost(self, length: int, memory: int | None = None) -> Cost:
+        """What one row of ``length`` tokens costs that reads a source of ``memory`` tokens (None: as many)."""
+        source = length if memory is None else memory
+        read = self.embedding.cost(source), self.encoder.cost(source)
+        return total(
+            self, *read, self.embedding.cost(length), self.decoder.cost(length, source), self.head.cost(length)
+        )

@@ -66,6 +66,9 @@ class Cope(AttentionPosition):
         K, positions = self.table.shape
         return 2 * queries * self.n_heads * K * (keys + positions)
 
+    def steps(self, keys: int) -> int:
+        return max(1, (keys - 1).bit_length())  # sums of gates, of pairs of them, ...
+
 
 def _sum_from(x: Tensor) -> Tensor:
     """Of each entry and all behind it on the last axis."""

@@ -77,6 +77,9 @@ class Dependency(AttentionPosition):
         bias = _look_up(self.paths, path)  # (B, H, T, S)
         return bias if self.depths is None else bias + _look_up(self.depths, depth)[:, :, None]
 
+    def steps(self, keys: int) -> int:
+        return 3 * max(1, (keys - 1).bit_length())  # to find ancestors, level two tokens, and climb to where they meet
+
     def rows(self, q_layout: Layout, k_layout: Layout) -> tuple[Tensor, Tensor]:
         """Of the tables: for the path of each pair (B, T, S), and for the depth of each key (B, S)."""
         tree = Tree.of(k_layout)

@@ -63,6 +63,9 @@ class Sum(AttentionPosition):
     def flops(self, queries: int, keys: int) -> int:
         return sum(part.flops(queries, keys) for part in self._parts)
 
+    def steps(self, keys: int) -> int:
+        return sum(part.steps(keys) for part in self._parts)
+
     @property
     def _parts(self) -> list[AttentionPosition]:
         return list(self.parts)  # type: ignore[arg-type]

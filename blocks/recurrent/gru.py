@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import PackedSequence
 
-from blocks.contracts import Cost, Layout, Mask, Memory, Mixer, State, declare
+from blocks.contracts import Cost, Layout, Mask, Memory, Mixer, Path, State, declare
 from blocks.recurrent._fused import must_look_back, must_read_every_token, run
 from blocks.recurrent._width import width_of
 from registry import register
@@ -79,7 +79,10 @@ class GRU(Mixer[Hidden]):
     def cost(self, length: int) -> Cost:
         weights = sum(p.numel() for p in self.parameters() if p.ndim == 2)
         state = self.empty_state(1, length).bytes() if self.mask.causal else 0
-        return Cost(sum(p.numel() for p in self.parameters()), 2 * length * weights, state, steps=length, path=length)
+        return Cost(sum(p.numel() for p in self.parameters()), 2 * length * weights, state, steps=length)
+
+    def path(self, distance: int, length: int) -> Path:
+        return Path(1, distance)
 
 
 class ResetBefore(nn.GRU):

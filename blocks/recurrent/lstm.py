@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from blocks.contracts import Cost, Layout, Mask, Memory, Mixer, State, declare
+from blocks.contracts import Cost, Layout, Mask, Memory, Mixer, Path, State, declare
 from blocks.recurrent._fused import must_look_back, must_read_every_token, run
 from blocks.recurrent._width import width_of
 from registry import register
@@ -65,7 +65,10 @@ class LSTM(Mixer[HiddenAndCell]):
     def cost(self, length: int) -> Cost:
         weights = sum(p.numel() for p in self.parameters() if p.ndim == 2)
         state = self.empty_state(1, length).bytes() if self.mask.causal else 0
-        return Cost(sum(p.numel() for p in self.parameters()), 2 * length * weights, state, steps=length, path=length)
+        return Cost(sum(p.numel() for p in self.parameters()), 2 * length * weights, state, steps=length)
+
+    def path(self, distance: int, length: int) -> Path:
+        return Path(1, distance)
 
 
 @torch.no_grad()

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from blocks.contracts import Cost, Layout, Mask, Memory, Mixer, State, declare
+from blocks.contracts import Cost, Layout, Mask, Memory, Mixer, Path, State, declare
 from blocks.lines import exact
 from blocks.recurrent._fused import must_look_back, must_read_every_token
 from blocks.recurrent._scan import rounds, scan_both_ways, scan_documents
@@ -61,7 +61,7 @@ class MinGRU(Mixer[Hidden]):
         else:
             h = scan_both_ways(keep, write, layout)
         y = self.to_out(self.dropout(h.to(x.dtype)))
-        return y, None if state is None else Hidden(h[:, -1])
+        return y, None if state is None else Hidden(h[:, -1].clone())
 
     def empty_state(self, rows: int, capacity: int) -> Hidden:
         must_look_back(self.mask, "minimal GRU")
@@ -70,8 +70,10 @@ class MinGRU(Mixer[Hidden]):
     def cost(self, length: int) -> Cost:
         weights = sum(p.numel() for p in self.parameters() if p.ndim == 2)
         state = self.empty_state(1, length).bytes() if self.mask.causal else 0
-        steps = rounds(length)
-        return Cost(sum(p.numel() for p in self.parameters()), 2 * length * weights, state, steps=steps, path=steps)
+        return Cost(sum(p.numel() for p in self.parameters()), 2 * length * weights, state, steps=rounds(length))
+
+    def path(self, distance: int, length: int) -> Path:
+        return Path(1, rounds(distance + 1))
 
 
 def positive(x: Tensor) -> Tensor:

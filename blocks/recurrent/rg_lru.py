@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from blocks.contracts import Cost, Layout, Mask, Memory, Mixer, State, declare
+from blocks.contracts import Cost, Layout, Mask, Memory, Mixer, Path, State, declare
 from blocks.lines import Recent, convolve_near, exact, line_up
 from blocks.recurrent._fused import must_look_back, must_read_every_token
 from blocks.recurrent._scan import rounds, scan_documents
@@ -81,7 +81,7 @@ class RGLRU(Mixer[Griffin]):
         keep, add = self.there(u)
         h = scan_documents(keep, add, layout, None if state is None else state.hidden)
         if state is not None:
-            state = Griffin(line.recent(state.recent), h[:, -1])
+            state = Griffin(line.recent(state.recent), h[:, -1].clone())
         if self.back is not None:
             keep, add = self.back(u)
             h = h + scan_documents(keep, add, layout, reverse=True)
@@ -97,8 +97,10 @@ class RGLRU(Mixer[Griffin]):
         H = self.d_hidden
         weights = 3 * self.d_model * H + (1 if self.back is None else 2) * 2 * H * H
         state = self.empty_state(1, length).bytes() if self.mask.causal else 0
-        steps = 1 + rounds(length)
-        return Cost(sum(p.numel() for p in self.parameters()), 2 * length * weights, state, steps=steps, path=steps)
+        return Cost(sum(p.numel() for p in self.parameters()), 2 * length * weights, state, steps=1 + rounds(length))
+
+    def path(self, distance: int, length: int) -> Path:
+        return Path(1, 1 + rounds(distance + 1))
 
 
 class Recurrence(nn.Module):

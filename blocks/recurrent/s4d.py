@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from blocks.contracts import Cost, Layout, Mask, Memory, Mixer, State, declare
+from blocks.contracts import Cost, Layout, Mask, Memory, Mixer, Path, State, declare
 from blocks.lines import convolve, convolve_flops, exact, exactly, line_up
 from blocks.recurrent._fused import must_look_back, must_read_every_token
 from blocks.recurrent._scan import rounds, scan
@@ -102,8 +102,10 @@ class S4D(Mixer[Oscillators]):
         kernel = convolve_flops(length if chunks == 1 else chunks * CHUNK, D, CHUNK)
         flops = (1 if self.back is None else 2) * (kernel + carried) + 2 * length * 2 * D * D
         state = self.empty_state(1, length).bytes() if self.mask.causal else 0
-        steps = 1 if chunks == 1 else rounds(chunks) + 2
-        return Cost(sum(p.numel() for p in self.parameters()), flops, state, steps=steps, path=steps)
+        return Cost(sum(p.numel() for p in self.parameters()), flops, state, steps=_steps(length))
+
+    def path(self, distance: int, length: int) -> Path:
+        return Path(1, _steps(distance + 1))
 
     def _step(self, x: Tensor, layout: Layout, state: Oscillators) -> tuple[Tensor, Oscillators]:
         """One token, as the recurrence has it. (B, 1, D)"""
@@ -148,6 +150,12 @@ class Discrete(NamedTuple):
     def kept(self, steps: Tensor) -> Tensor:
         """What is left after so many steps. (any) -> (D, N, any)"""
         return (self.log_keep.view(*self.log_keep.shape, *[1] * steps.ndim) * steps).exp()
+
+
+def _steps(length: int) -> int:
+    """A convolution inside each chunk, and a scan from chunk to chunk."""
+    chunks = -(-length // CHUNK)
+    return 1 if chunks == 1 else rounds(chunks) + 2
 
 
 class Oscillation(nn.Module):

@@ -87,7 +87,7 @@ class HyperConnections(Residual):
         mixed = self.streams * self.streams * self.d_model
         corrected = 0 if self.dynamic is None else self.streams * self.dynamic.numel()
         flops = 2 * length * (mixed + corrected)
-        return Cost(sum(p.numel() for p in self.parameters()), flops, 0, steps=1, path=0)
+        return Cost(sum(p.numel() for p in self.parameters()), flops, 0, steps=1)
 
     def _corrections(self, x: Tensor, weight: Tensor) -> Tensor:
         """Between -1 and 1, for each stream of each token. (B, T, n, D) -> (B, T, n, outputs)"""

@@ -6,10 +6,24 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from blocks.contracts import Cost, EmbeddingPosition, Layer, Layout, Memory, Scratch, Site
+from blocks.contracts import (
+    NEVER,
+    Cost,
+    EmbeddingPosition,
+    Layer,
+    Layout,
+    Memory,
+    Path,
+    Scratch,
+    Site,
+    Stack,
+    joined,
+    reaches,
+)
 from registry import Factory
 from registry.errors import Refusals
 
@@ -82,13 +96,29 @@ def rerun_layer(layer: Layer[Any], x: Tensor, layout: Layout, memory: Memory | N
     return y
 
 
-def total(stack: nn.Module, layers: Iterable[Cost]) -> Cost:
-    """What a stack costs whose layers follow one another. Its longest path is its layers' longest."""
+def total(stack: Stack[Any], layers: Iterable[Cost]) -> Cost:
+    """What a stack costs whose layers follow one another."""
     layers = list(layers)
     return Cost(
         parameters=sum(p.numel() for p in stack.parameters()),
         flops=sum(c.flops for c in layers),
-        state_bytes=sum(c.state_bytes for c in layers),
+        state_bytes=sum(c.state_bytes for c in layers) if stack.mask.causal else 0,
         steps=sum(c.steps for c in layers),
-        path=max(c.path for c in layers),
     )
+
+
+def own(length: int) -> Tensor:
+    """Each token depends on itself: what a stack without layers reads. (T, T) bool"""
+    return torch.eye(length, dtype=torch.bool)
+
+
+def path_through(layers: Iterable[Layer[Any]], distance: int, length: int) -> Path:
+    """How the layers of a stack, one after another, bring a token another one. Some ``NEVER`` do."""
+    read, used = own(length), []
+    for layer in layers:
+        read = joined(layer.reads(length), read)
+        used.append(layer)
+        if reaches(read, distance):
+            hop = -(-distance // len(used))
+            return Path(len(used), sum(layer.path(hop, length).operations or 1 for layer in used))
+    return NEVER

@@ -8,6 +8,7 @@ Lan et al. 2019, https://arxiv.org/abs/1909.11942
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -15,8 +16,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from blocks.contracts import Cost, EmbeddingPosition, Layer, Layout, Mask, Memory, Norm, Site, Stack, State
-from blocks.stack._depth import Foot, build_layers, rerun_layer, total
+from blocks.contracts import (
+    Cost,
+    EmbeddingPosition,
+    Layer,
+    Layout,
+    Mask,
+    Memory,
+    Norm,
+    Path,
+    Site,
+    Stack,
+    State,
+    joined,
+)
+from blocks.stack._depth import Foot, build_layers, own, path_through, rerun_layer, total
 from registry import Factory, register
 
 
@@ -88,8 +102,14 @@ class Layers(Stack[StackState]):
     def empty_state(self, rows: int, capacity: int) -> StackState:
         return StackState(tuple(layer.empty_state(rows, capacity) for layer in self._through()))
 
-    def cost(self, length: int) -> Cost:
-        return total(self, (layer.cost(length) for layer in self._through()))
+    def cost(self, length: int, memory: int | None = None) -> Cost:
+        return total(self, (layer.cost(length, memory) for layer in self._through()))
+
+    def reads(self, length: int) -> Tensor:
+        return functools.reduce(lambda below, layer: joined(layer.reads(length), below), self._through(), own(length))
+
+    def path(self, distance: int, length: int) -> Path:
+        return path_through(self._through(), distance, length)
 
     def _through(self) -> Iterator[Any]:
         """Each layer, as often as the stream goes through it."""

@@ -79,7 +79,10 @@ def test_every_name_has_a_page(name):
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["lst"], "no command is named 'lst'. Did you mean 'list'? There are: list, show, new, check, matrix."),
+        (
+            ["lst"],
+            "no command is named 'lst'. Did you mean 'list'? There are: list, show, new, check, matrix, profile.",
+        ),
         (["show", "gqqa"], "show: no block is named 'gqqa'. Did you mean 'gqa'?"),
         (["show"], "show: a name must be given, as in show attention/gqa."),
         (["new", "attention"], "new: a family and a name must be given, as in new attention my_attention."),
@@ -205,5 +208,38 @@ def test_the_matrix_is_a_grid_a_slot_with_reasons(capsys):
 def test_the_matrix_can_be_a_line_each(capsys):
     assert main(["matrix", "gru", "--all"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert "decoder  recurrent/gru  mask/causal  position/none  native  native" in lines
-    assert grids([]).startswith("native: as cheap as its rule; dense: every pair is computed; -: refused, ")
+    row = "decoder  recurrent/gru  mask/causal  position/none  native  twice the tokens are 2.0 times the work"
+    assert row in lines
+    assert grids([]).startswith("native: as cheap as its rule; dense: every pair is computed; ?: not declared, ")
+
+
+def test_the_matrix_and_the_profile_take_files(tmp_path, capsys):
+    file = tmp_path / "profiled_attention.py"
+    file.write_text(template("attention", "profiled_attention"))
+    assert main(["matrix", str(file)]) == 0
+    assert "profiled_attention" in capsys.readouterr().out
+    other = tmp_path / "profiled_other.py"
+    other.write_text(template("attention", "profiled_other"))
+    assert main(["profile", str(other), "swiglu", "mha+window", "8", "16"]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()[1:7]]
+    assert [row[:2] for row in rows] == [
+        [name, n] for name in ("attention/profiled_other", "swiglu", "mha+window") for n in ("8", "16")
+    ]
+    assert rows[0][2:5] == ["16,384", "278,528", "1"]  # 4 products of 64 x 64, and 2 of 8 x 8 x 64, a multiply-add two
+    assert rows[0][6:9] == ["1", "1", f"{9 * (2 * 64 * 4 + 16) + 8:,}"]
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["ffn/none"], "profile: ffn/none must be a block that costs something, but it stands for none."),
+        (["8"], "profile: a block or a file and lengths of at least 1 must be given, as in profile mha 256."),
+        (
+            ["swiglu+window"],
+            "profile: swiglu+window must be a feed-forward without a mask, but got +window. Leave it out.",
+        ),
+    ],
+)
+def test_a_profile_that_can_not_be_made_is_refused(capsys, words, sentence):
+    assert main(["profile", *words]) == 2
+    assert capsys.readouterr().err == f"error: {sentence}\n"

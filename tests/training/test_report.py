@@ -199,9 +199,15 @@ def test_the_parts_add_up_to_the_model(make_job, name):
     summary = summarise(model, job.spec["model"], 32)
     assert summary.parameters == sum(p.numel() for p in model.parameters())
     assert sum(part.flops for part in summary.parts) == summary.flops == model.cost(32).flops
+    assert sum(part.state_bytes for part in summary.parts) == summary.state_bytes == model.cost(32).state_bytes
+    if name == "encoder_only":
+        assert summary.state_bytes == 0
     if name == "decoder_only":
-        assert sum(part.state_bytes for part in summary.parts) == summary.state_bytes
         assert summary.state_bytes == model.empty_state(1, 32).bytes()
+    if name == "encoder_decoder":
+        states = {part.name: part.state_bytes / part.times for part in summary.parts if part.where == "decoder"}
+        own, cross = states["attention/mha"], states["attention/mha, cross"]
+        assert own - cross == (cross - 8) / 32  # a slot for padding is all that they differ in
 
 
 def test_equal_parts_are_one_row_and_reading_a_memory_is_another(make_job):

@@ -48,4 +48,5 @@ def test_steps_give_what_the_whole_gives(parts, site, x):
 
 def test_takes_as_many_steps_as_its_longest_part(parts, site):
     layer = Parallel(D, site, **parts)
-    assert layer.cost(9).steps == max(layer.mixer.cost(9).steps, layer.ffn.cost(9).steps)
+    slowest = max(layer.mixer.cost(9).steps, layer.ffn.cost(9).steps)
+    assert layer.cost(9).steps == slowest + layer.residual.cost(9).steps

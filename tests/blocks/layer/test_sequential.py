@@ -182,7 +182,6 @@ def test_cost_is_the_sum_of_its_parts(parts, site):
     assert cost.parameters == sum(p.numel() for p in layer.parameters())
     assert cost.flops == sum(c.flops for c in parts_cost)
     assert cost.state_bytes == layer.empty_state(1, length).bytes()
-    assert cost.path == 1
 
 
 def test_a_causal_layer_is_under_a_causal_mask(parts, site):

@@ -75,6 +75,8 @@ def test_costs_a_source_and_a_target(encoder, reader, ends):
     model, length = EncoderDecoder(V, encoder=encoder, decoder=reader, **ends), 6
     cost = model.cost(length)
     assert cost.parameters == sum(p.numel() for p in model.parameters())
-    parts = [model.encoder, model.decoder, model.head]
-    assert cost.flops == sum(part.cost(length).flops for part in parts)
+    assert cost == model.cost(length, length)
+    parts = [model.encoder.cost(9), model.decoder.cost(length, 9), model.head.cost(length)]
+    assert model.cost(length, 9).flops == sum(part.flops for part in parts)
+    assert model.cost(length, 9).state_bytes == model.decoder.cost(length, 9).state_bytes
     assert isinstance(model.decoder.layers[0], Sequential)

@@ -65,8 +65,10 @@ def test_candidates_are_above_zero_and_without_a_step() -> None:
 
 
 def test_steps_are_the_rounds_of_the_scan() -> None:
-    cost = MinGRU(4, Mask(True), d_hidden=3).cost(16)
-    assert cost.steps == cost.path == 7
+    mixer = MinGRU(4, Mask(True), d_hidden=3)
+    cost = mixer.cost(16)
+    assert cost.steps == 7
+    assert mixer.path(15, 16) == (1, 7)
     assert cost.flops == 2 * 16 * 3 * 4 * 3
     assert cost.state_bytes == 3 * 8
 

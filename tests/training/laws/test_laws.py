@@ -452,7 +452,7 @@ def validates_by_seed(data):
 
 
 def claims_trees(data):
-    data.gives_trees = True
+    data.trees = "made"
 
 
 def wrong_ratio(data):
