@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING
 
-from registry.errors import STOPPED
+import blockwright
 
 if TYPE_CHECKING:
     from registry.compose import Job, Record
@@ -32,7 +32,10 @@ def compare(records: list[Record]) -> int:
 
 
 def main() -> None:
-    """The command ``blockwright``, which is ``python train.py``."""
+    """The whole program, once the names of our packages are seen to be ours."""
+    blockwright.require_ours()
+    from registry.errors import STOPPED
+
     try:
         from registry.compose import launch
 
