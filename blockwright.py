@@ -31,7 +31,7 @@ def main() -> None:
 def require_ours() -> None:
     """For commands: print what ``taken`` finds and exit with status 5, or return."""
     if found := taken():
-        print(*found, sep="\n", file=sys.stderr)
+        print(*(f"error: {line}" for line in found), sep="\n", file=sys.stderr)
         raise SystemExit(ENVIRONMENT)
 
 
