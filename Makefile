@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 JOBS ?= $(shell n=$$(nproc 2>/dev/null || echo 2); echo $$n)
 
-.PHONY: train test test-all lint format catalogue clean
+.PHONY: train test test-all test-matrix lint format catalogue clean
 
 train: .venv/installed  ## train the default model on real text
 	$(BIN)/python train.py
@@ -13,6 +13,10 @@ test: .venv/installed  ## all tests; combinations are sampled
 
 test-all: .venv/installed  ## all tests, with every combination
 	$(BIN)/python -m pytest -n $(JOBS) --dist worksteal --all
+
+test-matrix: .venv/installed  ## all tests on the lowest and the newest versions of all that is stated; many downloads
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[matrix]'
+	. $(BIN)/activate && nox
 
 lint: .venv/installed  ## style and types
 	$(BIN)/ruff check .

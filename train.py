@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import blockwright
+
 if TYPE_CHECKING:
     from registry.compose import Job, Record
 
@@ -29,7 +31,8 @@ def compare(records: list[Record]) -> int:
 
 
 def main() -> None:
-    """The command ``blockwright``, which is ``python train.py``."""
+    """The whole program, once the names of our packages are seen to be ours."""
+    blockwright.require_ours()
     from registry.program import run
 
     def command() -> int:

@@ -19,9 +19,9 @@ import traceback
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from types import ModuleType
 
-from registry.errors import ConfigError
+import blockwright
+from registry.errors import ConfigError, MachineError
 from registry.neighbours import PREFIX, digest_now, import_file, module_of, sources_of
 
 ENTRY_POINTS = "blockwright.blocks"
@@ -47,32 +47,26 @@ def load_others(plugins: Iterable[str] = ()) -> list[str]:
     """``load`` without our own blocks: none of them is imported that no plugin needs."""
     load_installed()
     wanted = [*filter(None, os.environ.get(VARIABLE, "").split(",")), *plugins]
-    return list(dict.fromkeys(load_one(p.strip()) for p in wanted))
+    loaded = []
+    for plugin in wanted:
+        try:
+            loaded.append(load_one(plugin.strip()))
+        except ModuleNotFoundError as error:
+            if reason := blockwright.missing_below_ours(error):
+                raise ConfigError(f"plugins: in {plugin.strip()}, {reason}") from error
+            raise
+    return list(dict.fromkeys(loaded))
 
 
 def load_builtin() -> None:
     """Import our own blocks and what trains them."""
-    ours("blocks")
-    training = ours("training")
+    if found := blockwright.taken():
+        raise MachineError("\n".join(found))
+    importlib.import_module("blocks")
+    training = importlib.import_module("training")
     for family in sorted(Path(str(training.__file__)).parent.iterdir()):
         if (family / "__init__.py").exists():
             importlib.import_module(f"training.{family.name}")
-
-
-def ours(package: str) -> ModuleType:
-    """Import one of our top-level packages, whose names are plain words.
-
-    Raises:
-        ConfigError: Another project's package of that name comes first.
-    """
-    module = importlib.import_module(package)
-    file = Path(module.__file__ or "nowhere").resolve()
-    if not file.is_relative_to(ROOT):
-        raise ConfigError(
-            f"the package {package!r} must be ours ({ROOT / package}), but {file.parent} comes first on the path. "
-            "Run from another folder, or rename that one."
-        )
-    return module
 
 
 def load_installed() -> None:

@@ -14,6 +14,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import blockwright
+
+if __name__ == "__main__":
+    blockwright.require_ours()  # before the packages of ours are imported, which may be another project's
+
 import numpy as np
 import torch
 from torch import Tensor

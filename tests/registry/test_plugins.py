@@ -15,6 +15,7 @@ import pytest
 from registry import REGISTRY, ConfigError, plugins
 from registry.__main__ import main
 from registry.compose.launch import recorded_words
+from registry.errors import MachineError
 from training.results import write_json
 
 FILE = '''
@@ -351,9 +352,9 @@ def test_a_package_of_another_project_is_told_from_ours(monkeypatch):
     other = types.ModuleType("blocks")
     other.__file__ = "/somewhere/else/blocks/__init__.py"
     monkeypatch.setitem(sys.modules, "blocks", other)
-    with pytest.raises(ConfigError) as refusal:
-        plugins.ours("blocks")
+    with pytest.raises(MachineError) as refusal:
+        plugins.load_builtin()
     assert str(refusal.value) == (
-        f"the package 'blocks' must be ours ({plugins.ROOT / 'blocks'}), but /somewhere/else/blocks comes first on the "
-        "path. Run from another folder, or rename that one."
+        f"blocks: the package must be Blockwright's ({plugins.ROOT / 'blocks' / '__init__.py'}), but "
+        "/somewhere/else/blocks/__init__.py comes first on the path. Take its folder off Python's path, or rename it."
     )
