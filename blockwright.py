@@ -83,6 +83,8 @@ def _mixed() -> Iterator[str]:
         ours = importlib.metadata.distribution("blockwright")
     except importlib.metadata.PackageNotFoundError:
         return
+    if ours.read_text("RECORD") is None:
+        return  # the metadata of a source tree lists what was there when it was built
     recorded = {str(f): f.size for f in ours.files or ()}
     if Path(str(ours.locate_file("blockwright.py"))).resolve() != Path(__file__).resolve() or not recorded:
         return  # a checkout: no other package is installed into it
