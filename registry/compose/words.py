@@ -84,7 +84,7 @@ def split_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def _no_flag(word: str) -> str:
-    """The sentence for a flag that there is not. Hydra would read ``-position=alibi`` as ``-p``, which changes nothing."""
+    """The sentence for a flag that there is not. Hydra takes ``-position=alibi`` for ``-p``, and nothing changes."""
     if "=" in word and not word.startswith("--"):
         return f"{word}: must be written without the dash: {word.lstrip('-')}."
     return f"{word.partition('=')[0]}: must be one of the flags {', '.join(FLAGS)}{guess(word, FLAGS)}"
