@@ -213,7 +213,7 @@ class OneStack:
     def _layer(self, index: int, levels: list[Level]) -> dict[str, Any] | None:
         here = f"model.{self.name}.layers.{index}"
         mixer, families = self._mixer(levels)
-        entry = self.r.find(mixer, families, "mixer")
+        entry = self.r.find(mixer, families, "attention" if families == ("attention",) else "mixer")
         parts = {
             "mixer": (mixer, self._filled(mixer, families, "mixer", levels)),
             "mask": self._mask(levels),

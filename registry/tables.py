@@ -40,6 +40,9 @@ RUN_SLOTS: dict[str, tuple[str, ...]] = {
 }
 """What trains a model."""
 
+SLOTS = {*STACK_SLOTS, *MODEL_SLOTS, *RUN_SLOTS, "model"}
+"""Every slot of the whole config."""
+
 RUN_LISTS: dict[str, tuple[str, ...]] = {"callbacks": ("callback",), "logger": ("logger",)}
 """Of these a run has any number."""
 

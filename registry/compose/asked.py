@@ -7,7 +7,7 @@ from typing import Any
 
 from registry.compose.words import Word, spelt
 from registry.slots import Resolved
-from registry.tables import MODEL_SLOTS, RUN_LISTS, RUN_SLOTS, STACK_SLOTS
+from registry.tables import RUN_LISTS, SLOTS, STACK_SLOTS
 
 NO_BLOCK = ("auto", "none", "attention")
 """Names that a slot takes and that no block of the spec has: what they stand for is decided while resolving."""
@@ -28,11 +28,13 @@ def differences(words: Iterable[Word], config: Mapping[str, Any], resolved: Reso
         for path, value in leaves(word):
             if word.deletes:
                 found = []
-            elif path in RUN_LISTS:
+            elif path in RUN_LISTS and value != {}:
                 found = [list(_walk(config, path) or {}), [_short(b["name"]) for b in resolved.spec.get(path) or []]]
                 value = [_short(name) for name in _names(value)]
             else:
                 found = [_walk(config, path), *_made(path, resolved)]
+                if value is None and path in resolved.spec["model"]:
+                    value = {}  # a stack of which nothing is chosen
             wrong += [
                 f"{path}: {spelt(value)} must be what is composed, but {spelt(other)} is: a bug of Blockwright."
                 for other in found
@@ -68,6 +70,8 @@ def _leaves(path: str, value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _is_used(path: str, value: Any, resolved: Resolved) -> bool:
+    if isinstance(value, Mapping) and not value and (path in SLOTS or path in RUN_LISTS):
+        return False
     if path == "backend":
         return value in ("auto", None) or value in _values_of("backend", resolved.spec)
     if path.startswith("params."):
@@ -82,7 +86,9 @@ def _is_used(path: str, value: Any, resolved: Resolved) -> bool:
 def _sentence(path: str, value: Any, resolved: Resolved) -> str:
     slot = _slot_of(path) or path
     others = sorted(at for at in resolved.effective if at != path and at.rpartition(".")[2] == slot)
-    if path.endswith(slot) and path not in resolved.effective and others:
+    if isinstance(value, Mapping) and not value:
+        reason = "it chooses nothing"
+    elif path.endswith(slot) and path not in resolved.effective and others:
         reason = f"every layer takes its {slot} from {' or '.join(others[:3])}"
     elif slot == "attention" and path not in resolved.effective:
         reason = f"no layer has {path.rpartition(slot)[0]}mixer=attention, which takes it"
@@ -99,7 +105,7 @@ def _sentence(path: str, value: Any, resolved: Resolved) -> str:
 def _slot_of(path: str) -> str | None:
     """The slot that a path is about, the whole config's or a stack's; None where it is about a setting."""
     parts = path.split(".")
-    if parts[0] in {*STACK_SLOTS, *MODEL_SLOTS, *RUN_SLOTS}:
+    if parts[0] in SLOTS - {"model"}:
         return parts[0]
     if len(parts) > 1 and parts[1] in STACK_SLOTS and parts[0] not in (*RUN_LISTS, "model", "trainer", "params"):
         return parts[1]

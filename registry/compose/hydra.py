@@ -42,21 +42,28 @@ def parse(typed: str) -> Word:
     Raises:
         ConfigError: It can not be read.
     """
-    key, _, text = typed.partition("=")
+    key, equals, text = typed.partition("=")
     path = path_of(typed)
     if not path or not all(path.split(".")):
         raise ConfigError(f"{typed}: must be written as path=value, as in attention=gqa, but it names no path.")
     if key.startswith("~"):
+        if equals:
+            raise ConfigError(
+                f"{typed}: must be written without a value, as {key}, because it takes out whatever is there."
+            )
         return Word(typed, path, deletes=True)
     try:
         override = OverridesParser.create().parse_override(f"value={text}")
-    except HydraException as error:
+        value = _values(override, text)
+    except (HydraException, ValueError) as error:
         last = str(error).splitlines()[0]
         raise ConfigError(
             f"{typed}: must be written as path=value, but it can not be read ({last}). "
             f"Put quotes around a value with spaces or special signs: {advice(path, text)}."
         ) from error
-    return Word(typed, path, _values(override, text))
+    if value == Several():
+        raise ConfigError(f"{typed}: must stand for some value, but it stands for none.")
+    return Word(typed, path, value)
 
 
 def _values(override: Override, text: str) -> Any:

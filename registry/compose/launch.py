@@ -6,6 +6,7 @@ a spec; the spec is compared with the words. Each job gets a spec in which every
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.metadata
 import json
@@ -284,6 +285,8 @@ class _Launch:
         again = [w for w in words if w.path == "rerun"]
         if not again or again[-1].value in ("", None):
             return words
+        if isinstance(again[-1].value, Several):
+            raise ConfigError(f"{again[-1].typed}: must name one run in every job.")
         folder = Path(str(again[-1].value)).expanduser()
         before = recorded_words(folder)
         words = [w for w in words if w.path != "rerun"]
@@ -450,19 +453,35 @@ def globbed(word: Word, groups: Mapping[str, Sequence[str]]) -> Word:
     return replace(word, value=Several(tuple(found)))
 
 
-def plugins_in(words: Iterable[Word]) -> list[str]:
-    """What ``plugins=`` names, before anything is composed.
+def plugins_in(words: Sequence[Word]) -> list[str]:
+    """What ``plugins=`` names, before anything is composed; if no word says it, what presets name.
 
     Raises:
         ConfigError: It would vary within a multi-run.
     """
     found: list[str] = []
+    if "plugins" not in [w.path for w in words]:
+        for word in words:
+            if word.path in ("model", *preset_groups()):
+                found += _plugins_of_preset(word)
     for word in words:
         if word.path == "plugins":
             if isinstance(word.value, Several):
                 raise ConfigError(f"{word.typed}: must be the same in every job: plugins=[one,two], in brackets.")
             found += [str(v) for v in (word.value if isinstance(word.value, list) else [word.value]) if v is not None]
     return found
+
+
+def _plugins_of_preset(word: Word) -> list[str]:
+    """What the last level of a preset names; of each preset, if several are tried."""
+    found: list[str] = []
+    for chosen in word.value.values if isinstance(word.value, Several) else [word.value]:
+        named: Any = None
+        with contextlib.suppress(ConfigError):  # a preset that is not there is reported with everything else
+            for level in presets.read(word.path, chosen if word.path != "model" or presets.is_file(chosen) else None):
+                named = level.get("plugins", named)
+        found += [str(n) for n in (named if isinstance(named, list) else [named]) if n is not None]
+    return list(dict.fromkeys(found))
 
 
 def _name_in(words: Iterable[Word]) -> str:

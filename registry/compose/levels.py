@@ -15,13 +15,10 @@ from registry.compose.words import Word
 from registry.core import Entry, Registry
 from registry.errors import ConfigError
 from registry.stack import stacks_of
-from registry.tables import LAYER_SLOTS, MODEL_SLOTS, RUN_LISTS, RUN_SLOTS, STACK_SETTINGS, STACK_SLOTS, VARIANTS
+from registry.tables import LAYER_SLOTS, RUN_LISTS, SLOTS, STACK_SETTINGS, STACK_SLOTS, VARIANTS
 
 Config = dict[str, Any]
 Path = tuple[str, ...]
-
-WHOLE = {*STACK_SLOTS, *MODEL_SLOTS, *RUN_SLOTS, "model"}
-"""Slots of the whole config."""
 
 
 class Levels:
@@ -30,11 +27,12 @@ class Levels:
     def __init__(self, base: Mapping[str, Any], registry: Registry) -> None:
         self.registry = registry
         self.config: Config = {}
+        self.always = frozenset(base)
         self.add(base)
 
     def add(self, level: Mapping[str, Any]) -> None:
         """Put a level above those that are there: what it chooses for the whole model first, then for single stacks."""
-        for key in sorted(level, key=lambda key: (key != "model", key not in WHOLE)):
+        for key in sorted(level, key=lambda key: (key != "model", key not in SLOTS)):
             self.put((str(key),), level[key])
 
     def put(self, path: Path, value: Any) -> None:
@@ -69,6 +67,8 @@ class Levels:
             raise ConfigError(
                 f"{word.typed}: must take out what a preset or a default holds, but nothing is called {word.path!r}."
             )
+        if word.path in self.always and word.path not in RUN_LISTS:
+            raise ConfigError(f"{word.typed}: must not take out what every run has. Choose another: {word.path}=...")
         del holder[path[-1]]
 
     def sections(self) -> None:
@@ -115,7 +115,7 @@ class Levels:
         slot = path[-1]
         stacks = {path[0]: self.config.get(path[0])} if len(path) == 2 else self.config if len(path) == 1 else {}
         for key, stack in stacks.items():
-            if not isinstance(stack, dict) or key in WHOLE or not self.is_slot(path):
+            if not isinstance(stack, dict) or key in SLOTS or not self.is_slot(path):
                 continue
             places = [stack] if len(path) == 1 else []
             for several in ("variants", "layers"):
@@ -154,9 +154,9 @@ class Levels:
 
     def is_slot(self, path: Path) -> bool:
         if len(path) == 1:
-            return path[0] in WHOLE
+            return path[0] in SLOTS
         if len(path) == 2:
-            return path[1] in STACK_SLOTS and path[0] not in WHOLE
+            return path[1] in STACK_SLOTS and path[0] not in SLOTS
         return len(path) == 4 and path[1] in ("variants", "layers") and path[3] in LAYER_SLOTS
 
     # Another model ----------------------------------------------------------------------------------------------

@@ -14,11 +14,10 @@ from typing import Any
 
 from registry.compose.values import read_yaml
 from registry.errors import ConfigError
-from registry.tables import MODEL_SLOTS, RUN_SLOTS, STACK_SLOTS
+from registry.tables import SLOTS
 from registry.values import guess
 
 CONF = Path(__file__).resolve().parents[2] / "conf"
-SLOTS = {*STACK_SLOTS, *MODEL_SLOTS, *RUN_SLOTS, "model"}
 ENDINGS = (".yaml", ".yml")
 
 
@@ -34,7 +33,7 @@ def groups() -> dict[str, list[str]]:
 
 def is_file(value: Any) -> bool:
     """A value that names a file of one's own, not one of ours."""
-    return isinstance(value, str) and value.endswith(ENDINGS)
+    return isinstance(value, str) and value.lower().endswith(ENDINGS)
 
 
 def find(group: str, name: Any, beside: Path | None = None) -> Path:

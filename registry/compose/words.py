@@ -9,12 +9,17 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from registry.errors import ConfigError
+from registry.tables import SLOTS
+from registry.values import guess
 
 SHOWING = ("--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc")
 """Flags that show something instead of running anything."""
 
-WITH_VALUE = ("--cfg", "-c", "--package", "-p", "--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd")
+WITH_VALUE = ("--cfg", "-c")
 """Flags that are followed by a value."""
+
+FLAGS = (*SHOWING, "--multirun", "-m")
+"""All flags that there are."""
 
 
 @dataclass(frozen=True)
@@ -63,28 +68,33 @@ def split_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
     following = iter(words)
     for word in following:
         if word.startswith("-"):
+            if word not in FLAGS and word.partition("=")[0] not in ("--cfg", "--info"):
+                wrong.append(_no_flag(word))
+                continue
             flags.append(word)
             if word in WITH_VALUE:
                 flags += [w for w in [next(following, None)] if w is not None]
         elif "=" in word or word.startswith("~") or flags[-1:] in (["--info"], ["-i"]):
             (flags if "=" not in word and not word.startswith("~") else choices).append(word)
         else:
-            wrong.append(word)
-    if "--experimental-rerun" in [f.partition("=")[0] for f in flags]:
-        wrong.append("--experimental-rerun")  # it unpickles a file
+            wrong.append(f"{word}: must be written as path=value, as in attention=gqa (with spaces in it: in quotes).")
     if wrong:
-        raise ConfigError(
-            "\n".join(
-                f"{w}: must be written as path=value, as in attention=gqa (with spaces in it: in quotes)."
-                for w in wrong
-            )
-        )
+        raise ConfigError("\n".join(wrong))
     return flags, choices
 
 
+def _no_flag(word: str) -> str:
+    """The sentence for a flag that there is not. Hydra takes ``-position=alibi`` for ``-p``, and nothing changes."""
+    if "=" in word and not word.startswith("--"):
+        return f"{word}: must be written without the dash: {word.lstrip('-')}."
+    return f"{word.partition('=')[0]}: must be one of the flags {', '.join(FLAGS)}{guess(word, FLAGS)}"
+
+
 def path_of(typed: str) -> str:
-    """The path of a word, in whichever of its spellings."""
-    return typed.partition("=")[0].lstrip("+~").replace("/", ".")
+    """The path of a word, in whichever of its spellings: ``attention.name=gqa`` is about ``attention``."""
+    path = typed.partition("=")[0].lstrip("+~").replace("/", ".")
+    slot = path.removesuffix(".name")
+    return slot if slot.rpartition(".")[2] in SLOTS else path
 
 
 def spelt(value: Any) -> str:

@@ -306,6 +306,17 @@ def test_layers_are_named_one_by_one_from_the_end_and_several(run):
     assert run.of("ffn") == ["geglu", "geglu", "swiglu", "swiglu"]
 
 
+def test_the_name_of_a_block_has_a_path_of_its_own(run):
+    assert run("attention.name=gqa", "attention.n_kv_heads=2", "decoder.layers.0.attention.name=mha") == 0
+    assert run.of("mixer") == ["mha", "gqa", "gqa", "gqa"]
+
+
+def test_nothing_chosen_of_a_stack_is_its_default(run):
+    assert run("decoder=null") == 0
+    assert run() == 0
+    assert run.jobs[0].spec == run.jobs[1].spec
+
+
 def test_a_list_of_callbacks_is_all_there_are(run):
     assert run("callbacks=[early_stopping]") == 0
     assert [c["name"] for c in run.jobs[0].spec["callbacks"]] == ["callback/early_stopping"]
@@ -372,6 +383,17 @@ def test_a_plugin_is_an_option_with_choices(run):
     assert run("plugins=[./mine_1.py]", "ffn=mine_1", "ffn.d_ff=64") == 0
     assert run.model["decoder"]["layers"][0]["ffn"]["d_ff"] == 64
     assert run.jobs[0].plugins == [str(Path("mine_1.py").absolute())]
+
+
+def test_a_preset_brings_its_plugins_unless_a_word_names_others(run, capsys):
+    Path("mine_3.py").write_text(PLUGIN.format(number=3))
+    Path("mine.yaml").write_text("plugins: [./mine_3.py]\nffn: mine_3\n")
+    assert run("experiment=./mine.yaml") == 0
+    assert run.of("ffn") == ["mine_3"] * 4
+    assert run.jobs[0].plugins == [str(Path("mine_3.py").absolute())]
+    Path("other.yaml").write_text("plugins: [./nowhere.py]\n")
+    assert run("experiment=./other.yaml") == 2
+    assert run("experiment=./other.yaml", "plugins=[]") == 0
 
 
 def test_a_plugin_that_is_not_there_is_said(run, capsys):
@@ -474,8 +496,19 @@ def test_specs_and_configs_are_plain_containers(run):
         ),
         (
             ["--experimental-rerun=x"],
-            ["--experimental-rerun: must be written as path=value, as in attention=gqa"],
+            ["--experimental-rerun: must be one of the flags --help, "],
         ),
+        (["-position=alibi"], ["-position=alibi: must be written without the dash: position=alibi."]),
+        (["--multi"], ["--multi: must be one of the flags "]),
+        (["--config-name=x"], ["--config-name: must be one of the flags "]),
+        (["--cfg=job", "--resolve"], ["--resolve: must be one of the flags "]),
+        (["~data"], ["~data: must not take out what every run has. Choose another: data=..."]),
+        (["~callbacks.sample=x"], ["~callbacks.sample=x: must be written without a value, as ~callbacks.sample"]),
+        (["callbacks={}"], ["callbacks: {} must have an effect, but it chooses nothing."]),
+        (["attention={}"], ["attention: {} must have an effect, but it chooses nothing."]),
+        (["-m", "seed=range(0,1,0)"], ["seed=range(0,1,0): must be written as path=value, but it can not be read "]),
+        (["-m", "seed=range(5,1)"], ["seed=range(5,1): must stand for some value, but it stands for none."]),
+        (["-m", "rerun=a,b"], ["rerun=a,b: must name one run in every job."]),
         (
             ["norm=[rms,layer]"],
             ["norm: must be one block, but got a list: ['rms', 'layer']. A pattern says which layer has which."],
