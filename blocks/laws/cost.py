@@ -259,7 +259,8 @@ def takes_the_steps_it_says(block: nn.Module) -> None:
 def _chains(block: nn.Module, memory: int | None) -> tuple[tuple[int, ...], list[int], bool]:
     """The chains of T, 2 T and 4 T tokens: few for a loop over tokens, else enough for every chunk and band.
 
-    The last is whether they are enough: a block may refuse rows of so many. A chain is the longest of those side by side, so it is the loop's only where the rest is short beside it.
+    The last is whether they are enough: a block may refuse rows of so many. A chain is the longest of those side by
+    side, so it is the loop's only where the rest is short beside it.
     """
     ghost, short, long = _ghost(block), (16, 32, 64), (1024, 2048, 4096)
     chain = [trace(ghost, n, memory).chain for n in short]
