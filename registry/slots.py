@@ -219,10 +219,12 @@ class Resolution:
         return chosen
 
     def find(self, chosen: Chosen, families: tuple[str, ...], slot: str) -> Entry | None:
-        if chosen.name is None:
+        no_block = chosen.name == "none" and not any(f"{family}/none" in self.registry for family in families)
+        if chosen.name is None or no_block:
             if not chosen.misfits:
                 known = ", ".join(self.registry[n].short for n in self.registry.names(*families)) or "none"
-                self.complain(f"{slot}: a block must be chosen, but none is. There are: {known}.")
+                where = chosen.at if no_block else slot
+                self.complain(f"{where}: a block must be chosen, but none is. There are: {known}.")
             return None
         return self.completion.find(chosen.name, families, chosen.at)
 

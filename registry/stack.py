@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
@@ -99,6 +100,7 @@ class OneStack:
             for i, mine in enumerate(levels):
                 mine.append(pattern[i % len(pattern)])
         spans = {key: self._span(str(key), n_layers) for key in self._mapping("layers")}
+        self._refuse_crossing(spans)
         for key in sorted((k for k in spans if spans[k]), key=lambda k: -len(spans[k])):  # one layer is above several
             said, path = self._mapping("layers")[key], f"{self.name}.layers.{key}"
             by_slot = None if isinstance(said, str) else Level(path, self._slots_of(said, path), special=True)
@@ -106,6 +108,22 @@ class OneStack:
             for i in spans[key]:
                 levels[i] += [level] if level else []
         return levels
+
+    def _refuse_crossing(self, spans: Mapping[str, range]) -> None:
+        """Two ranges that choose the same slot, and of which neither is within the other: none is the special one."""
+        chosen = self._mapping("layers")
+        for one, other in itertools.combinations(spans, 2):
+            both = set(spans[one]) & set(spans[other])
+            if both in (set(), set(spans[one]), set(spans[other])):
+                continue
+            fills = [LAYER_SLOTS if isinstance(chosen[key], str) else chosen[key] or {} for key in (one, other)]
+            slots = [slot for slot in LAYER_SLOTS if slot in fills[0] and slot in fills[1]]
+            if slots:
+                named = ", ".join(map(str, sorted(both)))
+                self.complain(
+                    f"{self.name}.layers.{other}.{slots[0]}: each layer must be chosen once by ranges that cross, but "
+                    f"{self.name}.layers.{one} chooses its {slots[0]} in {named} too. Let one lie within the other."
+                )
 
     def _span(self, key: str, n_layers: int) -> range:
         """The layers that a key names: one, counted from the end below 0, or several as in ``0-2`` or ``[0-2]``."""

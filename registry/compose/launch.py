@@ -331,9 +331,8 @@ class _Launch:
     def _show_config(self, typed: list[str], known: Mapping[str, Known]) -> int:
         """The whole config as a job would get it, with every choice of every block in it."""
         words, problems = read(typed)
-        if self.registry is REGISTRY and not {*self.registry.names("model")}:
-            self.plugins = self.load(plugins_in(words))
         words = expand_sweep(self._expand_rerun(words))
+        self.plugins = self.load(plugins_in(words))
         entries = [self.registry[n] for n in self.registry.names()]
         with hydra.stored(options(entries)):
             self.base, self.words = hydra.defaults(), words

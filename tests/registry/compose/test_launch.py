@@ -317,6 +317,21 @@ def test_nothing_chosen_of_a_stack_is_its_default(run):
     assert run.jobs[0].spec == run.jobs[1].spec
 
 
+def test_ranges_that_cross_are_refused(run, capsys):
+    assert run("decoder.layers.0-2.ffn=mlp", "decoder.layers.1-3.ffn=geglu") == 2
+    assert errors(capsys) == [
+        "decoder.layers.1-3.ffn: each layer must be chosen once by ranges that cross, but decoder.layers.0-2 chooses "
+        "its ffn in 1, 2 too. Let one lie within the other."
+    ]
+    assert run("decoder.layers.0-2.ffn=mlp", "decoder.layers.1-3.norm=layer") == 0
+
+
+@pytest.mark.parametrize("slot", ["attention", "data", "optimizer"])
+def test_a_slot_that_needs_a_block_is_not_emptied(run, capsys, slot):
+    assert run(f"{slot}=null") == 2
+    assert errors(capsys)[0].startswith(f"{slot}: a block must be chosen, but none is. There are: ")
+
+
 def test_a_list_of_callbacks_is_all_there_are(run):
     assert run("callbacks=[early_stopping]") == 0
     assert [c["name"] for c in run.jobs[0].spec["callbacks"]] == ["callback/early_stopping"]
