@@ -38,4 +38,4 @@ catalogue: .venv/installed  ## write docs/catalogue.md anew, from the registry a
 	$(BIN)/python benchmarks/catalogue.py page
 
 clean:
-	rm -rf .venv build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .nox build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -135,6 +135,13 @@ def test_the_metadata_names_authors_kind_and_supported_pythons(dist: Path) -> No
     assert "Topic :: Scientific/Engineering :: Artificial Intelligence" in kinds
 
 
+def test_what_finds_an_editable_install_is_required(dist: Path) -> None:
+    """The build adds it where pip reads the requirements from; uv reads them from pyproject.toml."""
+    needs = metadata(dist).get_all("Requires-Dist")
+    assert needs is not None
+    assert [n for n in needs if n.startswith("editables")] == ["editables>=0.5"]
+
+
 def test_the_long_description_links_to_nothing_that_it_does_not_carry(dist: Path) -> None:
     payload = metadata(dist).get_payload(decode=True)
     assert isinstance(payload, bytes)
