@@ -15,6 +15,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+import blockwright
 from registry import plugins
 from registry.compose import report
 from registry.core import MIXERS, REGISTRY
@@ -190,4 +191,5 @@ def profile(words: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    blockwright.require_ours()
     run(main)
