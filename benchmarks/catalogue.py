@@ -17,8 +17,8 @@ import json
 import os
 import subprocess
 import sys
-import textwrap
 import tempfile
+import textwrap
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
