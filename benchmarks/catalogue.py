@@ -18,6 +18,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import textwrap
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -161,7 +162,8 @@ differences of a few hundredths are noise, and no choice was tuned.
 - FLOPs: of a forward, a token
 - state: what decoding keeps, bytes a token of a row of 128
 """
-    return [*told.strip().splitlines(), ""]
+    note = textwrap.wrap(about["note"], 118, initial_indent="\n") if "note" in about else []
+    return [*told.strip().splitlines(), *note, ""]
 
 
 def _comparisons(figures: dict[str, Any]) -> Iterator[str]:
