@@ -281,7 +281,7 @@ LAYERS, ROW = 3, 16
 """How many layers one upon another, and how many tokens, show how far a block reads."""
 
 DISTANCES = (1, 2, 3, 4, 6, 8, 9, 12, ROW - 1)
-DRAWS = 4
+DRAWS = 8
 """How many inputs and starts may show that a token depends on another: a weight may happen to be zero."""
 
 
@@ -300,7 +300,10 @@ def reaches_what_it_says(mixer: Mixer[Any]) -> None:
             declared.append(joined(declared[0], declared[-1]))
     first = len(measured) - 1 if _deep(mixer) else 0  # of a stack, only its last layer has read what is declared
     for seed in range(1, DRAWS):
-        if all(torch.equal(a & b, b) for a, b in zip(measured[first:], declared[first:], strict=True)):
+        covered = all(torch.equal(a & b, b) for a, b in zip(measured[first:], declared[first:], strict=True))
+        far = len(measured) + 1  # more layers than are tried
+        said = [mixer.path(n, ROW).layers or far for n in DISTANCES]
+        if covered and [_layers_to(measured, n) or far for n in DISTANCES] == [min(k, far) for k in said]:
             break
         measured = [
             a | b for a, b in zip(measured, _dependence(cast(Mixer[Any], stirred(closed, seed)), seed), strict=True)
@@ -314,7 +317,7 @@ def reaches_what_it_says(mixer: Mixer[Any]) -> None:
     steps = _cost(mixer, ROW, mixer.length if isinstance(mixer, Reader) else None).steps
     for distance in DISTANCES:
         path = mixer.path(distance, ROW)
-        enough = next((k for k, found in enumerate(measured, 1) if reaches(found, distance)), None)
+        enough = _layers_to(measured, distance)
         says = f"path says {path.layers} layers to every token {distance} away in {ROW}"
         if enough is None:
             far = path.layers is None or (path.layers > len(measured) and not _deep(mixer))
@@ -328,6 +331,11 @@ def reaches_what_it_says(mixer: Mixer[Any]) -> None:
                 f"path says {path.operations} operations on the way through {path.layers} layers, but they must be at "
                 f"least one a layer and at most the {most} steps that cost says.",
             )
+
+
+def _layers_to(measured: list[Tensor], distance: int) -> int | None:
+    """How many layers are enough to read every token ``distance`` away; None: all of them are not."""
+    return next((k for k, found in enumerate(measured, 1) if reaches(found, distance)), None)
 
 
 def _deep(mixer: Mixer[Any]) -> bool:
