@@ -302,8 +302,8 @@ def reaches_what_it_says(mixer: Mixer[Any]) -> None:
     for seed in range(1, DRAWS):
         covered = all(torch.equal(a & b, b) for a, b in zip(measured[first:], declared[first:], strict=True))
         far = len(measured) + 1  # more layers than are tried
-        said = [mixer.path(n, ROW).layers or far for n in DISTANCES]
-        if covered and [_layers_to(measured, n) or far for n in DISTANCES] == [min(k, far) for k in said]:
+        needed = [min(mixer.path(n, ROW).layers or far, far) for n in DISTANCES]
+        if covered and [_layers_to(measured, n) or far for n in DISTANCES] == needed:
             break
         measured = [
             a | b for a, b in zip(measured, _dependence(cast(Mixer[Any], stirred(closed, seed)), seed), strict=True)
