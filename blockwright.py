@@ -7,6 +7,7 @@ none of them before the check.
 
 from __future__ import annotations
 
+import csv
 import importlib.metadata
 import importlib.util
 import os
@@ -83,14 +84,15 @@ def _mixed() -> Iterator[str]:
         ours = importlib.metadata.distribution("blockwright")
     except importlib.metadata.PackageNotFoundError:
         return
-    if ours.read_text("RECORD") is None:
+    record = ours.read_text("RECORD")  # ``ours.files`` leaves out what is gone, from Python 3.13 on
+    if record is None:
         return  # the metadata of a source tree lists what was there when it was built
-    recorded = {str(f): f.size for f in ours.files or ()}
+    recorded = {file: size for file, _, size in csv.reader(record.splitlines())}
     if Path(str(ours.locate_file("blockwright.py"))).resolve() != Path(__file__).resolve() or not recorded:
         return  # a checkout: no other package is installed into it
     here = [p.relative_to(ROOT).as_posix() for name in NAMES for p in _sources(ROOT / name)]
     lost = {f for f in recorded if f.endswith(".py") and f.partition("/")[0].removesuffix(".py") in NAMES} - {*here}
-    foreign = {f for f in here if f not in recorded or recorded[f] != (ROOT / f).stat().st_size}
+    foreign = {f for f in here if f not in recorded or recorded[f] != str((ROOT / f).stat().st_size)}
     for file in sorted(foreign):
         if owner := _owner(ROOT / file):
             yield (

@@ -98,12 +98,14 @@ def run(at_once: int, slots: list[str]) -> None:
     every = list(enumerate(sweeps(slots)))
     with ThreadPoolExecutor(at_once) as pool:
         folders = list(pool.map(lambda numbered: train(*numbered), every))
-    figures: dict[str, Any] = json.loads(FIGURES.read_text()) if FIGURES.exists() else {}
+    figures: dict[str, Any] = json.loads(FIGURES.read_text(encoding="utf-8")) if FIGURES.exists() else {}
     for slot in slots:
         figures.pop(slot, None)
     for (_, sweep), folder in zip(every, folders, strict=True):
         for job, (name, label) in enumerate(sweep.jobs):
-            record = json.loads((folder / (str(job) if len(sweep.jobs) > 1 else "") / "run.json").read_text())
+            record = json.loads(
+                (folder / (str(job) if len(sweep.jobs) > 1 else "") / "run.json").read_text(encoding="utf-8")
+            )
             assert record["status"] == "done", f"{name}: {record['status']}: {record['reason']}"
             figures.setdefault(sweep.slot, {}).setdefault(sweep.model, {})[label] = {
                 "name": name,
@@ -116,7 +118,7 @@ def run(at_once: int, slots: list[str]) -> None:
             about = {k: record["data"][k] for k in ("source", "fingerprint", "unigram_entropy")}
             figures["about"] = {**about, **record["machine"], "versions": record["versions"]}
     FIGURES.parent.mkdir(exist_ok=True)
-    FIGURES.write_text(json.dumps(figures, indent=1) + "\n")
+    FIGURES.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
 
 
 def train(number: int, sweep: Sweep) -> Path:
@@ -128,7 +130,7 @@ def train(number: int, sweep: Sweep) -> Path:
     words = [*several, "experiment=catalogue", model, *sweep.words, f"{stack}.n_layers=2", f"name={name}"]
     print("python train.py " + " ".join(words), flush=True)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with tempfile.TemporaryFile("w+") as said:
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as said:
         done = subprocess.run([sys.executable, "train.py", *words], cwd=ROOT, env=environment, stdout=said, stderr=said)
         said.seek(0)
         if done.returncode:
@@ -139,7 +141,7 @@ def train(number: int, sweep: Sweep) -> Path:
 def page() -> str:
     """The catalogue: what is registered, and what was measured."""
     plugins.load()
-    figures = json.loads(FIGURES.read_text()) if FIGURES.exists() else {}
+    figures = json.loads(FIGURES.read_text(encoding="utf-8")) if FIGURES.exists() else {}
     return "\n".join([*_opening(figures), *_comparisons(figures), *_families()]) + "\n"
 
 
@@ -220,7 +222,7 @@ def main() -> None:
         plugins.load()
         run(args.at_once, args.slots)
     PAGE.parent.mkdir(exist_ok=True)
-    PAGE.write_text(page())
+    PAGE.write_text(page(), encoding="utf-8")
 
 
 if __name__ == "__main__":

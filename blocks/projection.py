@@ -59,7 +59,7 @@ def _at_half_speed() -> bool:
     if not torch.backends.cpu.get_cpu_capability().startswith("AVX512"):
         return False
     cpus = Path("/proc/cpuinfo")
-    maker = cpus.read_text() if cpus.exists() else platform.processor()
+    maker = cpus.read_text(encoding="utf-8") if cpus.exists() else platform.processor()
     return "AuthenticAMD" in maker
 
 

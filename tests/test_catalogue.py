@@ -13,7 +13,7 @@ plugins.load()
 
 
 def test_the_page_is_in_step_with_the_registry():
-    assert catalogue.PAGE.read_text() == catalogue.page(), "run: make catalogue"
+    assert catalogue.PAGE.read_text(encoding="utf-8") == catalogue.page(), "run: make catalogue"
 
 
 @pytest.mark.parametrize("name", REGISTRY.names())
@@ -25,6 +25,6 @@ def test_a_source_is_one_link_at_the_end_of_its_line(name):
 
 @pytest.mark.parametrize("slot", catalogue.COMPARED)
 def test_every_name_was_compared(slot):
-    figures = json.loads(catalogue.FIGURES.read_text())
+    figures = json.loads(catalogue.FIGURES.read_text(encoding="utf-8"))
     measured = {row["name"] for model in figures[slot].values() for row in model.values()}
     assert measured == {*REGISTRY.names(*catalogue.COMPARED[slot])}

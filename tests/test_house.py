@@ -34,7 +34,7 @@ load_builtin()
 
 def imports(file: Path, lazy: bool = True) -> list[tuple[str, int]]:
     """Modules that a file imports, with the line; without ``lazy``, only those it imports at once."""
-    tree = ast.parse(file.read_text())
+    tree = ast.parse(file.read_text(encoding="utf-8"))
     nodes = ast.walk(tree) if lazy else tree.body
     found = []
     for node in nodes:
@@ -120,4 +120,21 @@ def test_importing_is_quick(module):
 
 def test_no_config_chooses_a_callable():
     for file in (ROOT / "conf").rglob("*.yaml"):
-        assert "_target_" not in file.read_text(), where(file)
+        assert "_target_" not in file.read_text(encoding="utf-8"), where(file)
+
+
+TEXTS = [
+    f for top in ("benchmarks", "blocks", "registry", "tests", "training") for f in sorted((ROOT / top).rglob("*.py"))
+]
+
+
+def test_text_files_are_read_and_written_as_utf8():
+    """Else what works depends on the locale."""
+    unnamed = []
+    for file in TEXTS:
+        for node in ast.walk(ast.parse(file.read_bytes())):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+                arguments = {"read_text": 0, "write_text": 1}.get(node.func.attr)
+                if len(node.args) == arguments and "encoding" not in {k.arg for k in node.keywords}:
+                    unnamed.append(f"{where(file)}:{node.lineno}")
+    assert not unnamed, f"{', '.join(unnamed)} must name an encoding"

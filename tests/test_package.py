@@ -59,7 +59,7 @@ def put(folder: Path, name: str) -> Path:
     """A package or module of another project."""
     file = folder / (f"{name}.py" if name == "train" else f"{name}/__init__.py")
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text('raise SystemExit("code of another project ran")\n')
+    file.write_text('raise SystemExit("code of another project ran")\n', encoding="utf-8")
     return file
 
 
@@ -68,8 +68,8 @@ def install(folder: Path, *names: str) -> list[Path]:
     files = [put(folder, name) for name in names]
     info = folder / "other-1.0.dist-info"
     info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: other\nVersion: 1.0\n")
-    (info / "RECORD").write_text("".join(f"{f.relative_to(folder).as_posix()},,\n" for f in files))
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: other\nVersion: 1.0\n", encoding="utf-8")
+    (info / "RECORD").write_text("".join(f"{f.relative_to(folder).as_posix()},,\n" for f in files), encoding="utf-8")
     return files
 
 
@@ -218,8 +218,8 @@ def test_a_package_among_whose_files_ours_were_installed_is_named(site: Path, tm
     file = put(site / "training", "extra")
     info = site / "other-1.0.dist-info"
     info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: other\nVersion: 1.0\n")
-    (info / "RECORD").write_text(f"{file.relative_to(site).as_posix()},,\ntraining/__init__.py,,\n")
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: other\nVersion: 1.0\n", encoding="utf-8")
+    (info / "RECORD").write_text(f"{file.relative_to(site).as_posix()},,\ntraining/__init__.py,,\n", encoding="utf-8")
     done = run("blockwright", tmp_path, site)
     assert refusal(done) == (
         "training/extra/__init__.py: the file must be Blockwright's or not be there, but other 1.0 was installed into "
@@ -243,14 +243,16 @@ def test_files_of_ours_that_were_removed_with_another_package_are_named(site: Pa
 
 
 def test_a_family_of_ones_own_may_be_put_beside_ours(site: Path, tmp_path: Path) -> None:
-    (site / "blocks" / "norm" / "own.py").write_text((ROOT / "blocks/norm/rms.py").read_text().replace("/rms", "/own"))
+    (site / "blocks" / "norm" / "own.py").write_text(
+        (ROOT / "blocks/norm/rms.py").read_text(encoding="utf-8").replace("/rms", "/own"), encoding="utf-8"
+    )
     done = run("registry", tmp_path, site)
     assert done.returncode == 0, done.stderr
 
 
 def test_a_plugin_that_means_its_own_package_by_a_name_of_ours_is_told(tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
-    file.write_text("import training.helpers_of_mine\n")
+    file.write_text("import training.helpers_of_mine\n", encoding="utf-8")
     with pytest.raises(ConfigError) as refusal:
         plugins.load([str(file)])
     assert str(refusal.value) == (

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
 COMMANDS = [line for block in BLOCKS for line in block.splitlines() if line and not line.startswith("make ")]
 SHORT = ["trainer.max_steps=2", "model.d_model=64", "model.max_length=32", "data.batch_size=2", "callbacks.sample=null"]
@@ -36,7 +36,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for command in writes:
         done = run(command, folder)
         assert done.returncode == 0, done.stderr
-        (folder / command.split(" > ")[1]).write_text(done.stdout)
+        (folder / command.split(" > ")[1]).write_text(done.stdout, encoding="utf-8")
     return folder
 
 
@@ -48,7 +48,7 @@ def test_a_command_runs(command, folder):
 
 
 def test_the_two_commands_are_in_the_makefile():
-    makefile = (ROOT / "Makefile").read_text()
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     asked = re.findall(r"^make (\w+)", "\n".join(BLOCKS), re.MULTILINE)
     assert asked == ["train", "test"]
     assert all(re.search(rf"^{name}:", makefile, re.MULTILINE) for name in asked)
@@ -57,7 +57,7 @@ def test_the_two_commands_are_in_the_makefile():
 def test_the_block_in_the_readme_keeps_the_laws(tmp_path):
     """It is checked as a reader's own file would be."""
     (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-    (tmp_path / "norm.py").write_text(code)
+    (tmp_path / "norm.py").write_text(code, encoding="utf-8")
     done = run("python -m registry check ./norm.py", tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "all laws hold" in done.stdout

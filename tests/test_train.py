@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from registry.compose import launch
+from registry.compose.words import quoted
 from train import compare, train
 from training.checkpoint import load
 from training.generate import main as generate
@@ -33,7 +34,7 @@ SMALL = [
 @pytest.fixture
 def here(tmp_path, monkeypatch):
     """A folder with a text, where runs go."""
-    (tmp_path / "text.txt").write_text("the quick brown fox jumps over the lazy dog\n" * 100)
+    (tmp_path / "text.txt").write_text("the quick brown fox jumps over the lazy dog\n" * 100, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("BLOCKWRIGHT_RUNS", str(tmp_path / "runs"))
     monkeypatch.setenv("BLOCKWRIGHT_CACHE", str(tmp_path / "cache"))
@@ -226,7 +227,7 @@ def test_a_signal_while_the_program_starts_is_no_traceback(handler):
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
 def test_a_run_goes_on_without_its_output(here):
-    with open("/dev/full", "w") as full:
+    with open("/dev/full", "w", encoding="utf-8") as full:
         process = subprocess.run(
             [sys.executable, str(ROOT / "train.py"), *small("name=unseen")],
             cwd=here,
@@ -247,14 +248,14 @@ def test_a_run_goes_on_without_its_output(here):
 
 def test_a_kill_while_a_checkpoint_is_written_leaves_the_one_before_to_go_on_from(here):
     """The run that goes on ends with the weights of one that never stopped."""
-    (here / "kill.py").write_text(KILL)
+    (here / "kill.py").write_text(KILL, encoding="utf-8")
     words = small("trainer.max_steps=6", "trainer.val_check_interval=2", "callbacks.sample=null")
     killed = [sys.executable, str(ROOT / "train.py"), *words, "name=killed", "plugins=[./kill.py]", "callbacks.kill={}"]
     process = subprocess.run(killed, cwd=here, env=os.environ | {"OMP_NUM_THREADS": "1"}, capture_output=True)
     assert process.returncode == -signal.SIGKILL
     last = here / "runs" / "killed" / "checkpoints" / "last.ckpt"
     assert load(last)["global_step"] == 2
-    assert launch(train, compare, [*words, "name=again", f"ckpt_path={last}"]) == 0
+    assert launch(train, compare, [*words, "name=again", f"ckpt_path={quoted(str(last))}"]) == 0
     assert launch(train, compare, [*words, "name=whole"]) == 0
     again, whole = (load(here / "runs" / n / "checkpoints" / "last.ckpt")["state_dict"] for n in ("again", "whole"))
     assert all(torch.equal(again[k], whole[k]) for k in whole)

@@ -244,7 +244,7 @@ def digest(path: Path) -> str:
 
 def _digests(path: Path) -> list[str]:
     try:
-        return [line.split()[0] for line in sidecar(path).read_text().splitlines() if line.strip()]
+        return [line.split()[0] for line in sidecar(path).read_text(encoding="utf-8").splitlines() if line.strip()]
     except OSError:
         return []
 

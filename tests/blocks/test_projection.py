@@ -134,7 +134,7 @@ def test_where_torch_is_fast_nothing_is_changed(monkeypatch):
     ("AuthenticAMD", "AVX2", False),
 ])  # fmt: skip
 def test_which_processors_are_slow(monkeypatch, tmp_path, maker, capability, slow):
-    (tmp_path / "cpuinfo").write_text(f"vendor_id\t: {maker}\n")
+    (tmp_path / "cpuinfo").write_text(f"vendor_id\t: {maker}\n", encoding="utf-8")
     monkeypatch.setattr(projection, "Path", lambda _: tmp_path / "cpuinfo")
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
     for library in (torch.backends.mkl, torch.backends.mkldnn):

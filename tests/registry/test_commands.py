@@ -37,7 +37,7 @@ def test_list_reads_our_files_and_imports_none_of_them(capsys):
 
 def test_list_knows_the_names_of_plugins(tmp_path, monkeypatch, capsys):
     file = tmp_path / "listed.py"
-    file.write_text(template("norm", "listed_norm"))
+    file.write_text(template("norm", "listed_norm"), encoding="utf-8")
     monkeypatch.setenv(VARIABLE, str(file))
     assert main(["list", "norm"]) == 0
     assert "listed_norm" in capsys.readouterr().out
@@ -101,7 +101,7 @@ def test_a_mistake_is_said(capsys, words, sentence):
 def test_a_new_file_registers_a_block_that_works(family, tmp_path):
     name = f"new_{family}"
     file = tmp_path / f"{name}.py"
-    file.write_text(template(family, name))
+    file.write_text(template(family, name), encoding="utf-8")
     load_one(str(file))
     entry = REGISTRY[f"{family}/{name}"]
     assert entry.constructor.__name__ == f"New{family.capitalize()}"
@@ -125,7 +125,7 @@ def test_a_taken_name_is_not_new():
 def test_the_readme_s_new_attention_trains_as_an_option(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["new", "attention", "my_attention"]) == 0
-    Path("my_attention.py").write_text(capsys.readouterr().out)
+    Path("my_attention.py").write_text(capsys.readouterr().out, encoding="utf-8")
     specs = []
     words = ["plugins=[./my_attention.py]", "attention=my_attention", "attention.width=32"]
     assert launch(lambda job: specs.append(job.spec) or job.record(), len, words) == 0
@@ -135,7 +135,7 @@ def test_the_readme_s_new_attention_trains_as_an_option(tmp_path, monkeypatch, c
 
 def test_check_runs_the_laws_on_a_file_a_line_a_law(tmp_path, capsys):
     file = tmp_path / "my_norm.py"
-    file.write_text(template("norm", "checked_norm"))
+    file.write_text(template("norm", "checked_norm"), encoding="utf-8")
     assert main(["check", str(file)]) == 0
     *lines, last = capsys.readouterr().out.splitlines()
     assert last == "all laws hold"
@@ -145,7 +145,7 @@ def test_check_runs_the_laws_on_a_file_a_line_a_law(tmp_path, capsys):
 def test_check_fails_on_a_block_that_breaks_a_law(tmp_path, capsys):
     file = tmp_path / "broken_norm.py"
     text = template("norm", "broken_norm").replace("return ", "return 1 + x.mean(0, keepdim=True) + ")
-    file.write_text(text)
+    file.write_text(text, encoding="utf-8")
     assert main(["check", str(file)]) == 1
     assert "BROKEN " in capsys.readouterr().out
 
@@ -162,7 +162,7 @@ class Free:
 
 def test_check_names_a_family_without_laws(tmp_path, capsys):
     file = tmp_path / "widget.py"
-    file.write_text(WIDGET)
+    file.write_text(WIDGET, encoding="utf-8")
     assert main(["check", str(file)]) == 1
     assert capsys.readouterr().out.splitlines() == [
         "no laws  widget/free  the family 'widget' has no laws: nothing is known of what its blocks promise.",
@@ -173,7 +173,7 @@ def test_check_names_a_family_without_laws(tmp_path, capsys):
 
 def test_check_puts_a_block_into_compositions(tmp_path, capsys):
     file = tmp_path / "composed_norm.py"
-    file.write_text(template("norm", "composed_norm"))
+    file.write_text(template("norm", "composed_norm"), encoding="utf-8")
     assert main(["check", str(file), "--with", "2"]) == 0
     *lines, last = capsys.readouterr().out.splitlines()
     assert last == "all laws hold"
@@ -191,7 +191,7 @@ def test_check_holds_what_trains_a_model_to_laws(name, capsys):
 
 def test_a_file_without_a_block_can_not_be_checked(tmp_path, capsys):
     file = tmp_path / "empty.py"
-    file.write_text("")
+    file.write_text("", encoding="utf-8")
     assert main(["check", str(file)]) == 2
     assert capsys.readouterr().err == (
         f"error: check: {file} must register a block that is not there yet, but registers none.\n"
@@ -215,11 +215,11 @@ def test_the_matrix_can_be_a_line_each(capsys):
 
 def test_the_matrix_and_the_profile_take_files(tmp_path, capsys):
     file = tmp_path / "profiled_attention.py"
-    file.write_text(template("attention", "profiled_attention"))
+    file.write_text(template("attention", "profiled_attention"), encoding="utf-8")
     assert main(["matrix", str(file)]) == 0
     assert "profiled_attention" in capsys.readouterr().out
     other = tmp_path / "profiled_other.py"
-    other.write_text(template("attention", "profiled_other"))
+    other.write_text(template("attention", "profiled_other"), encoding="utf-8")
     assert main(["profile", str(other), "swiglu", "mha+window", "8", "16"]) == 0
     rows = [line.split() for line in capsys.readouterr().out.splitlines()[1:7]]
     assert [row[:2] for row in rows] == [

@@ -44,7 +44,7 @@ def apart(tmp_path, monkeypatch):
 
 def written(name: str, beside: str = "math") -> Path:
     file = Path(f"{name}.py").absolute()
-    file.write_text(FILE.format(name=name, beside=beside))
+    file.write_text(FILE.format(name=name, beside=beside), encoding="utf-8")
     return file
 
 
@@ -57,7 +57,7 @@ def test_a_file_is_found_by_its_path_once():
 
 
 def test_a_file_may_import_what_stands_beside_it():
-    Path("what_stands_beside.py").write_text("")
+    Path("what_stands_beside.py").write_text("", encoding="utf-8")
     written("norm_with_a_neighbour", beside="what_stands_beside")
     plugins.load(["./norm_with_a_neighbour.py"])
     assert "norm/norm_with_a_neighbour" in REGISTRY
@@ -98,7 +98,7 @@ def test_a_file_that_is_not_there_is_said():
 
 
 def test_a_file_that_is_no_python_is_said():
-    Path("notes.txt").write_text("")
+    Path("notes.txt").write_text("", encoding="utf-8")
     with pytest.raises(ConfigError) as refusal:
         plugins.load_one("./notes.txt")
     assert str(refusal.value) == "plugins: './notes.txt' must be a Python file, but its name does not end in .py."
@@ -108,12 +108,12 @@ def test_each_plugin_has_its_own_neighbours():
     """Two folders may hold helpers of one name; a late import finds the right one, too."""
     for folder in ("one", "two"):
         Path(folder, "parts").mkdir(parents=True)
-        Path(folder, "helpers.py").write_text(f"import more\nWHO = '{folder}'")
-        Path(folder, "more.py").write_text(f"WHO = 'more of {folder}'")
-        Path(folder, "parts", "__init__.py").write_text("")
-        Path(folder, "parts", "inner.py").write_text(f"WHO = 'inner of {folder}'")
+        Path(folder, "helpers.py").write_text(f"import more\nWHO = '{folder}'", encoding="utf-8")
+        Path(folder, "more.py").write_text(f"WHO = 'more of {folder}'", encoding="utf-8")
+        Path(folder, "parts", "__init__.py").write_text("", encoding="utf-8")
+        Path(folder, "parts", "inner.py").write_text(f"WHO = 'inner of {folder}'", encoding="utf-8")
         Path(folder, "loose").mkdir()
-        Path(folder, "loose", "thing.py").write_text(f"WHO = 'thing of {folder}'")
+        Path(folder, "loose", "thing.py").write_text(f"WHO = 'thing of {folder}'", encoding="utf-8")
         file = written(f"norm_{folder}", beside="parts.inner, helpers as h, loose.thing as t, os.path")
         file = file.rename(Path(folder, file.name).absolute())
         with file.open("a") as text:
@@ -133,13 +133,13 @@ def test_each_plugin_has_its_own_neighbours():
 
 def test_names_of_the_standard_library_and_of_this_project_mean_these():
     for name in ("random", "blocks", "statistics", "norm_apart"):
-        Path(f"{name}.py").write_text("raise AssertionError('the neighbour was imported')")
+        Path(f"{name}.py").write_text("raise AssertionError('the neighbour was imported')", encoding="utf-8")
     written("norm_apart", beside="random, statistics, norm_apart")
     plugins.load_one("./norm_apart.py")
 
 
 def test_the_same_file_is_one_plugin_by_whatever_route_it_comes():
-    Path("shared_beside.py").write_text(FILE.format(name="norm_beside", beside="math"))
+    Path("shared_beside.py").write_text(FILE.format(name="norm_beside", beside="math"), encoding="utf-8")
     file = written("norm_by_routes", beside="shared_beside")
     Path("link.py").symlink_to(file)
     assert plugins.load_one("norm_by_routes") == "norm_by_routes"
@@ -157,8 +157,8 @@ def test_the_same_file_is_one_plugin_by_whatever_route_it_comes():
 def test_a_file_of_an_importable_package_is_its_module(monkeypatch):
     monkeypatch.syspath_prepend(Path.cwd())
     Path("somepack", "deep").mkdir(parents=True)
-    Path("somepack", "__init__.py").write_text("")
-    Path("somepack", "deep", "__init__.py").write_text("from . import norm_in_pack")
+    Path("somepack", "__init__.py").write_text("", encoding="utf-8")
+    Path("somepack", "deep", "__init__.py").write_text("from . import norm_in_pack", encoding="utf-8")
     written("norm_in_pack").rename(Path("somepack", "deep", "norm_in_pack.py"))
     plugins.load_one("./somepack/deep/norm_in_pack.py")
     assert REGISTRY["norm/norm_in_pack"].constructor.__module__ == "somepack.deep.norm_in_pack"
@@ -166,18 +166,18 @@ def test_a_file_of_an_importable_package_is_its_module(monkeypatch):
 
 def with_head(name: str, head: str) -> Path:
     file = written(name)
-    file.write_text(file.read_text().replace("import math", head))
+    file.write_text(file.read_text(encoding="utf-8").replace("import math", head), encoding="utf-8")
     return file
 
 
 def test_a_relative_import_finds_what_stands_beside_a_file_or_in_its_package():
-    Path("close_by.py").write_text("WHO = 1")
+    Path("close_by.py").write_text("WHO = 1", encoding="utf-8")
     with_head("norm_relative", "from . import close_by; from .close_by import WHO")
     plugins.load_one("./norm_relative.py")
     Path("pack_apart", "sub").mkdir(parents=True)
-    Path("pack_apart", "__init__.py").write_text("ROOT = 2")
-    Path("pack_apart", "sub", "__init__.py").write_text("")
-    Path("pack_apart", "sub", "helper_apart.py").write_text("from pack_apart import ROOT")
+    Path("pack_apart", "__init__.py").write_text("ROOT = 2", encoding="utf-8")
+    Path("pack_apart", "sub", "__init__.py").write_text("", encoding="utf-8")
+    Path("pack_apart", "sub", "helper_apart.py").write_text("from pack_apart import ROOT", encoding="utf-8")
     with_head("norm_in_package", "from .. import ROOT; from .helper_apart import ROOT; import helper_apart").rename(
         Path("pack_apart", "sub", "norm_in_package.py")
     )
@@ -223,23 +223,31 @@ CHOICES = """    def __init__(self, d_model: "Nowhere", /, *, side: Side = Side.
 
 
 def test_names_for_type_checkers_are_looked_up():
-    Path("kinds_beside.py").write_text("import enum\nSize = int\nclass Side(enum.Enum):\n    LEFT = 'left'\n")
+    Path("kinds_beside.py").write_text(
+        "import enum\nSize = int\nclass Side(enum.Enum):\n    LEFT = 'left'\n", encoding="utf-8"
+    )
     head = (
         "from __future__ import annotations\nfrom typing import TYPE_CHECKING\nfrom kinds_beside import Side\n"
         "if TYPE_CHECKING:\n    from kinds_beside import Size\n    from nowhere import Nowhere"
     )
     file = with_head("norm_typed", head)
-    text = file.read_text().replace("    def forward", CHOICES + "    def forward")
-    file.write_text(text.replace("from blocks", "", 1).replace(".contracts import Norm", "", 1))
-    lines = file.read_text().replace(head, "").splitlines()
-    file.write_text("\n".join([head, "from blocks.contracts import Norm", *lines]))
+    text = file.read_text(encoding="utf-8").replace("    def forward", CHOICES + "    def forward")
+    file.write_text(text.replace("from blocks", "", 1).replace(".contracts import Norm", "", 1), encoding="utf-8")
+    lines = file.read_text(encoding="utf-8").replace(head, "").splitlines()
+    file.write_text("\n".join([head, "from blocks.contracts import Norm", *lines]), encoding="utf-8")
     plugins.load_one("./norm_typed.py")
     choices = REGISTRY["norm/norm_typed"].choices
     assert choices["size"].type is int
     assert REGISTRY.complete("norm/norm_typed") == {"name": "norm/norm_typed", "side": "left", "size": 1}
 
     file = Path("norm_typed_astray.py").absolute()
-    file.write_text(Path("norm_typed.py").read_text().replace("norm_typed", file.stem).replace('"Size"', '"Nowhere"'))
+    file.write_text(
+        Path("norm_typed.py")
+        .read_text(encoding="utf-8")
+        .replace("norm_typed", file.stem)
+        .replace('"Size"', '"Nowhere"'),
+        encoding="utf-8",
+    )
     plugins.load_one(str(file))
     with pytest.raises(ConfigError) as refusal:
         REGISTRY.complete("norm/norm_typed_astray")
@@ -252,9 +260,9 @@ def test_names_for_type_checkers_are_looked_up():
 
 
 def test_the_sources_of_plugins_are_known_and_a_change_is_said():
-    Path("beside_by_file.py").write_text("import beside_of_beside")
-    Path("beside_of_beside.py").write_text("")
-    Path("beside_unused.py").write_text("")
+    Path("beside_by_file.py").write_text("import beside_of_beside", encoding="utf-8")
+    Path("beside_of_beside.py").write_text("", encoding="utf-8")
+    Path("beside_unused.py").write_text("", encoding="utf-8")
     by_file = written("norm_hashed", beside="beside_by_file, beside_of_beside")
     by_name = written("norm_hashed_by_name", beside="beside_by_file")
     loaded = plugins.load(["./norm_hashed.py"])
@@ -264,7 +272,7 @@ def test_the_sources_of_plugins_are_known_and_a_change_is_said():
     assert set(plugins.sources(plugins.load(["norm_hashed_by_name"]))) == {str(by_name), *list(expected)[1:]}
 
     assert plugins.changed(expected, plugins.on_disk(expected)) == []
-    Path("beside_by_file.py").write_text("x = 1")
+    Path("beside_by_file.py").write_text("x = 1", encoding="utf-8")
     now = hashlib.sha256(b"x = 1").hexdigest()
     file = str(Path("beside_by_file.py").absolute())
     assert plugins.changed(expected, plugins.on_disk(expected)) == [
@@ -276,7 +284,7 @@ def test_the_sources_of_plugins_are_known_and_a_change_is_said():
 
 def test_a_rerun_says_that_a_plugin_has_changed(capsys):
     file = Path("norm_rerun.py").absolute()
-    file.write_text("x = 2")
+    file.write_text("x = 2", encoding="utf-8")
     recorded = hashlib.sha256(b"x = 1").hexdigest()
     write_json(Path("run.json"), {"name": "a", "overrides": ["seed=2"], "plugin_sources": {str(file): recorded}})
     assert [word.typed for word in recorded_words(Path("."))] == ["seed=2"]
@@ -289,7 +297,7 @@ def test_a_rerun_says_that_a_plugin_has_changed(capsys):
 def test_a_path_that_is_not_utf_8_is_a_path(capsys, monkeypatch):
     folder = Path(os.fsdecode(b"f\xff\xe9")).absolute()
     folder.mkdir()
-    folder.joinpath("bytes_beside.py").write_text("")
+    folder.joinpath("bytes_beside.py").write_text("", encoding="utf-8")
     file = written("norm_of_bytes", beside="bytes_beside").rename(folder / os.fsdecode(b"n\xe9.py"))
     assert plugins.load([f"./{folder.name}/{file.name}"]) == [str(file)]
     monkeypatch.setenv(plugins.VARIABLE, str(file))
@@ -297,7 +305,7 @@ def test_a_path_that_is_not_utf_8_is_a_path(capsys, monkeypatch):
     assert "\\udcff\\udce9" in capsys.readouterr().out
 
     write_json(Path("run.json"), {"plugins": plugins.sources([str(file)])})
-    assert list(json.loads(Path("run.json").read_text())["plugins"]) == sorted(
+    assert list(json.loads(Path("run.json").read_text(encoding="utf-8"))["plugins"]) == sorted(
         map(str, (file, folder / "bytes_beside.py"))
     )
 
@@ -315,7 +323,7 @@ def test_a_bug_in_a_plugin_keeps_its_traceback_and_can_be_mended():
 
 def test_a_name_that_is_taken_is_refused_with_both_places():
     first, second = written("norm_taken"), Path("again.py").absolute()
-    second.write_text(first.read_text())
+    second.write_text(first.read_text(encoding="utf-8"), encoding="utf-8")
     plugins.load_one(str(first))
     with pytest.raises(ConfigError) as refusal:
         plugins.load_one(str(second))

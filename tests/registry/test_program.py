@@ -67,11 +67,12 @@ def test_a_file_never_takes_the_place_of_a_closed_output(tmp_path):
     """Descriptor 1 would be the next file that is opened, and a child's output would end in it."""
     work = "file = open('mine', 'w'); os.system('echo no'); print('no'); return 0"
     (tmp_path / "script.py").write_text(
-        f"import os\nfrom registry.program import run\ndef work():\n    {work}\nrun(work, goes_on=True)\n"
+        f"import os\nfrom registry.program import run\ndef work():\n    {work}\nrun(work, goes_on=True)\n",
+        encoding="utf-8",
     )
     done = shell(f'PYTHONPATH="{ROOT}" py script.py >&-', cwd=tmp_path)
     assert done.stderr == LOST.format("it is closed", "What was started goes on.")
-    assert (done.returncode, (tmp_path / "mine").read_text()) == (5, "")
+    assert (done.returncode, (tmp_path / "mine").read_text(encoding="utf-8")) == (5, "")
 
 
 # Signals --------------------------------------------------------------------------------------------------------------
@@ -117,7 +118,7 @@ def started(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "executable", str(tmp_path / "bin" / "python"))
     (tmp_path / "bin").mkdir()
-    (tmp_path / "bin" / "python").write_text("")
+    (tmp_path / "bin" / "python").write_text("", encoding="utf-8")
     (tmp_path / "bin" / "python").chmod(0o755)
     return start
 
@@ -132,7 +133,7 @@ def test_training_is_started_as_it_was(started, tmp_path):
 
 def test_an_installed_command_is_named_as_the_shell_finds_it(started, tmp_path):
     command = tmp_path / "bin" / "blockwright"
-    command.write_text("")
+    command.write_text("", encoding="utf-8")
     command.chmod(0o755)
     assert started(str(command), path=str(tmp_path / "bin")) == ["blockwright"]
     assert started(str(command)) == ["bin/blockwright"]
@@ -141,10 +142,10 @@ def test_an_installed_command_is_named_as_the_shell_finds_it(started, tmp_path):
 def test_other_programs_name_what_starts_training_from_here(started, tmp_path, monkeypatch):
     on_path = str(tmp_path / "bin")
     assert started("registry/__main__.py", module="registry.__main__", path=on_path) == ["python", "-m", "train"]
-    (tmp_path / "bin" / "blockwright").write_text("")
+    (tmp_path / "bin" / "blockwright").write_text("", encoding="utf-8")
     (tmp_path / "bin" / "blockwright").chmod(0o755)
     assert started("registry/__main__.py", module="registry.__main__", path=on_path) == ["blockwright"]
-    (tmp_path / "train.py").write_text("another's")
+    (tmp_path / "train.py").write_text("another's", encoding="utf-8")
     assert started("registry/__main__.py", module="registry.__main__", path=on_path) == ["blockwright"]
     monkeypatch.chdir(ROOT)
     assert started("registry/__main__.py", module="registry.__main__", path=on_path) == ["python", "train.py"]

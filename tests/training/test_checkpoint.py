@@ -29,7 +29,7 @@ def test_what_is_saved_is_loaded(tmp_path):
 def test_the_digest_is_what_sha256sum_reads(tmp_path):
     path = saved(tmp_path / "last.ckpt")
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    assert sidecar(path).read_text() == f"{digest}  last.ckpt\n"
+    assert sidecar(path).read_text(encoding="utf-8") == f"{digest}  last.ckpt\n"
     assert (
         subprocess.run(["sha256sum", "--check", "last.ckpt.sha256"], cwd=tmp_path, capture_output=True).returncode == 0
     )
@@ -138,7 +138,7 @@ def test_what_could_not_be_read_again_is_not_saved(tmp_path):
     odd = {"state_dict": {"w": torch.ones(2)}, "callbacks": {"Mine": {"seen": [1, {"place": tmp_path}]}}}
     sentence = (
         "checkpoint: what is saved must be tensors and plain containers, but callbacks / Mine / seen / 1 / place "
-        f"holds {tmp_path!r}, a pathlib.{type(tmp_path).__name__}. Whatever keeps it"
+        f"holds {tmp_path!r}, a {type(tmp_path).__module__}.{type(tmp_path).__name__}. Whatever keeps it"
     )
     with pytest.raises(CheckpointError, match=f"^{re.escape(sentence)}"):
         SafeCheckpointIO().save_checkpoint(odd, path)
@@ -150,7 +150,7 @@ def test_a_checkpoint_is_recommended_only_if_it_can_be_opened(tmp_path):
     for name in ("last", "best"):
         path = tmp_path / f"{name}.ckpt"
         torch.save({"state_dict": {}, "spec": {"path": tmp_path}}, path)
-        sidecar(path).write_text(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n")
+        sidecar(path).write_text(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n", encoding="utf-8")
     with pytest.raises(CheckpointError, match=r"\. There is no other beside it that is whole\.$"):
         load(tmp_path / "last.ckpt")
     saved(tmp_path / "previous.ckpt")

@@ -203,7 +203,7 @@ def test_the_command_prints_prompts_and_answers(trained, capsys):
 
 @pytest.fixture
 def stdin(monkeypatch):
-    return lambda data: monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data)))
+    return lambda data: monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(data), encoding="utf-8"))
 
 
 def test_prompts_come_from_standard_input(trained, capsys, stdin):

@@ -82,7 +82,7 @@ class Broken(Terminal):
 
 
 def closed():
-    stream = io.TextIOWrapper(io.BytesIO())
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
     stream.close()
     return stream
 

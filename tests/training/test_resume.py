@@ -239,7 +239,7 @@ def test_fewer_steps_than_there_were_are_refused(make_job, trained):
 
 def test_another_vocabulary_of_the_same_size_is_refused(make_job, text_file, tmp_path):
     other = tmp_path / "other.txt"
-    other.write_text(text_file.read_text().replace("q", "Q"))
+    other.write_text(text_file.read_text(encoding="utf-8").replace("q", "Q"), encoding="utf-8")
     first = make_job("first", tokenizer={"name": "char"})
     run(first)
     path = last(first.folder)
@@ -432,7 +432,7 @@ class OddChoices(Norm):
 
 def test_a_run_of_a_plugin_with_odd_choices_goes_on_and_another_source_is_said(make_job, tmp_path, monkeypatch, capsys):
     file = tmp_path / "norm_of_odd_choices.py"
-    file.write_text(PLUGIN)
+    file.write_text(PLUGIN, encoding="utf-8")
     monkeypatch.setattr(REGISTRY, "_entries", dict(REGISTRY._entries))  # it is gone after the test
     loaded = plugins.load([str(file)])
     choices = {"norm": {"name": "odd_choices", "band": {"low": 0.25}}}

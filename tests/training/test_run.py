@@ -112,7 +112,7 @@ def test_a_machine_that_has_srun_is_no_reason_for_a_warning(make_job, tmp_path, 
     """A login node of a cluster has it on its PATH; Lightning's advice is not for a run that was started by hand."""
     srun = tmp_path / "bin" / "srun"
     srun.parent.mkdir()
-    srun.write_text("#!/bin/sh\nexit 1\n")
+    srun.write_text("#!/bin/sh\nexit 1\n", encoding="utf-8")
     srun.chmod(0o755)
     monkeypatch.setenv("PATH", f"{srun.parent}{os.pathsep}{os.environ['PATH']}")
     assert run(make_job(trainer={"max_steps": 1})).status == "done"
@@ -410,4 +410,4 @@ def test_the_schedule_knows_how_long_the_run_is(make_job):
 def test_the_record_is_plain_json(make_job):
     job = make_job(trainer={"max_steps": 2})
     run(job)
-    assert json.loads((job.folder / "run.json").read_text())["spec"] == job.spec
+    assert json.loads((job.folder / "run.json").read_text(encoding="utf-8"))["spec"] == job.spec

@@ -88,5 +88,5 @@ def text_files() -> Path:
     lines = [" ".join(words[at : at + 8]) for at in range(0, len(words), 8)]
     cuts = (0, 900, *range(910, len(lines), 15), len(lines))
     for number, (start, stop) in enumerate(itertools.pairwise(cuts)):
-        (folder / f"{number}.txt").write_text("\n".join(lines[start:stop]) + "\n")
+        (folder / f"{number}.txt").write_text("\n".join(lines[start:stop]) + "\n", encoding="utf-8")
     return folder

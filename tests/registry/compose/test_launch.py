@@ -195,7 +195,7 @@ def test_a_sweep_goes_on_after_a_job_that_fails(run, capsys):
 def test_a_sweep_can_be_a_file(run):
     assert run("sweep=attention", "seed=1") == 0
     assert [j.overrides for j in run.jobs] == [[f"attention={name}", "seed=1"] for name in ("mha", "gqa", "mqa")]
-    Path("mine.yaml").write_text("position: [[sinusoidal, rope], rope]\n")
+    Path("mine.yaml").write_text("position: [[sinusoidal, rope], rope]\n", encoding="utf-8")
     assert run("sweep=mine.yaml") == 0
     assert [j.overrides for j in run.jobs[3:]] == [["position=[sinusoidal,rope]"], ["position=rope"]]
 
@@ -395,19 +395,19 @@ class Mine(Mlp):
 
 
 def test_a_plugin_is_an_option_with_choices(run):
-    Path("mine_1.py").write_text(PLUGIN.format(number=1))
+    Path("mine_1.py").write_text(PLUGIN.format(number=1), encoding="utf-8")
     assert run("plugins=[./mine_1.py]", "ffn=mine_1", "ffn.d_ff=64") == 0
     assert run.model["decoder"]["layers"][0]["ffn"]["d_ff"] == 64
     assert run.jobs[0].plugins == [str(Path("mine_1.py").absolute())]
 
 
 def test_a_preset_brings_its_plugins_unless_a_word_names_others(run, capsys):
-    Path("mine_3.py").write_text(PLUGIN.format(number=3))
-    Path("mine.yaml").write_text("plugins: [./mine_3.py]\nffn: mine_3\n")
+    Path("mine_3.py").write_text(PLUGIN.format(number=3), encoding="utf-8")
+    Path("mine.yaml").write_text("plugins: [./mine_3.py]\nffn: mine_3\n", encoding="utf-8")
     assert run("experiment=./mine.yaml") == 0
     assert run.of("ffn") == ["mine_3"] * 4
     assert run.jobs[0].plugins == [str(Path("mine_3.py").absolute())]
-    Path("other.yaml").write_text("plugins: [./nowhere.py]\n")
+    Path("other.yaml").write_text("plugins: [./nowhere.py]\n", encoding="utf-8")
     assert run("experiment=./other.yaml") == 2
     assert run("experiment=./other.yaml", "plugins=[]") == 0
 
@@ -419,7 +419,7 @@ def test_a_plugin_that_is_not_there_is_said(run, capsys):
 
 def recorded(folder: Path, **record: Any) -> Path:
     folder.mkdir(parents=True)
-    (folder / "run.json").write_text(json.dumps(record))
+    (folder / "run.json").write_text(json.dumps(record), encoding="utf-8")
     return folder
 
 
@@ -440,7 +440,7 @@ def test_a_run_can_be_repeated_with_its_groups_and_types(run):
 
 
 def test_a_run_brings_its_plugins(run):
-    Path("mine_2.py").write_text(PLUGIN.format(number=2))
+    Path("mine_2.py").write_text(PLUGIN.format(number=2), encoding="utf-8")
     assert run("plugins=[./mine_2.py]", "ffn=mine_2") == 0
     job = run.jobs[0]
     folder = recorded(Path("before"), overrides=job.overrides, plugins=job.plugins)
@@ -642,6 +642,6 @@ def test_nothing_heavy_is_imported_to_show_help(tmp_path):
 
 
 def test_every_plugin_of_a_job_can_be_loaded_again(run):
-    Path("mine_3.py").write_text(PLUGIN.format(number=3))
+    Path("mine_3.py").write_text(PLUGIN.format(number=3), encoding="utf-8")
     assert run("plugins=[./mine_3.py]") == 0
     assert load(run.jobs[0].plugins) == run.jobs[0].plugins

@@ -55,7 +55,7 @@ DEFAULTS = "defaults: [{override /attention: gqa}]\nattention: {n_heads: 4, n_kv
 
 @pytest.mark.parametrize("text", [MAPPING, DEFAULTS], ids=["mapping", "defaults"])
 def test_a_word_wins_over_a_preset(run, text):
-    Path("mine.yaml").write_text(text)
+    Path("mine.yaml").write_text(text, encoding="utf-8")
     assert run("experiment=./mine.yaml") == 0
     assert run.layer()["mixer"]["name"] == "attention/gqa"
     assert run.layer()["mixer"]["n_kv_heads"] == 2
@@ -68,7 +68,7 @@ def test_a_word_wins_over_a_preset(run, text):
 
 
 def test_choices_of_the_old_block_are_dropped(run):
-    Path("mine.yaml").write_text("ffn: {name: geglu, activation: gelu_tanh, d_ff: 64}\n")
+    Path("mine.yaml").write_text("ffn: {name: geglu, activation: gelu_tanh, d_ff: 64}\n", encoding="utf-8")
     assert run("experiment=./mine.yaml", "ffn=swiglu") == 0
     assert run.layer()["ffn"]["d_ff"] is None
     assert run("experiment=./mine.yaml", "ffn.d_ff=32") == 0
@@ -76,7 +76,7 @@ def test_choices_of_the_old_block_are_dropped(run):
 
 
 def test_a_word_that_a_more_special_preset_overrides_is_refused(run, capsys):
-    Path("mine.yaml").write_text("decoder: {attention: {name: gqa}}\n")
+    Path("mine.yaml").write_text("decoder: {attention: {name: gqa}}\n", encoding="utf-8")
     assert run("experiment=./mine.yaml", "attention=mqa") == 2
     assert capsys.readouterr().err == (
         "error: attention: mqa must have an effect, but every layer takes its attention from decoder.attention. "
@@ -87,10 +87,10 @@ def test_a_word_that_a_more_special_preset_overrides_is_refused(run, capsys):
 
 
 def test_a_preset_builds_on_others(run):
-    Path("base.yaml").write_text("attention: {name: gqa, n_kv_heads: 1}\nnorm: layer\n")
+    Path("base.yaml").write_text("attention: {name: gqa, n_kv_heads: 1}\nnorm: layer\n", encoding="utf-8")
     Path("sub").mkdir()
     Path("sub/mine.yaml").write_text(
-        "defaults:\n- experiment: ../base.yaml\n- debug: tiny\n- _self_\n- norm: scale\nnorm: rms\n"
+        "defaults:\n- experiment: ../base.yaml\n- debug: tiny\n- _self_\n- norm: scale\nnorm: rms\n", encoding="utf-8"
     )
     assert run("experiment=./sub/mine.yaml") == 0
     assert run.layer()["mixer"]["n_kv_heads"] == 1
@@ -99,15 +99,17 @@ def test_a_preset_builds_on_others(run):
 
 
 def test_several_presets_stand_above_each_other(run):
-    Path("a.yaml").write_text("attention: {name: gqa, n_kv_heads: 2}\n")
-    Path("b.yaml").write_text("attention: {name: linformer}\nmodel: {name: encoder_only}\n")
+    Path("a.yaml").write_text("attention: {name: gqa, n_kv_heads: 2}\n", encoding="utf-8")
+    Path("b.yaml").write_text("attention: {name: linformer}\nmodel: {name: encoder_only}\n", encoding="utf-8")
     assert run("experiment=[./a.yaml,./b.yaml]") == 0
     (job,) = run.jobs
     assert job.spec["model"]["encoder"]["layers"][0]["mixer"]["name"] == "attention/linformer"
 
 
 def test_another_model_drops_the_stacks_of_the_old_one(run):
-    Path("pair.yaml").write_text("model: {name: encoder_decoder}\nencoder: {n_layers: 2}\ndecoder: {n_layers: 3}\n")
+    Path("pair.yaml").write_text(
+        "model: {name: encoder_decoder}\nencoder: {n_layers: 2}\ndecoder: {n_layers: 3}\n", encoding="utf-8"
+    )
     assert run("experiment=./pair.yaml") == 0
     assert len(run.jobs[0].spec["model"]["encoder"]["layers"]) == 2
     assert run("experiment=./pair.yaml", "model=decoder_only") == 0
@@ -117,11 +119,11 @@ def test_another_model_drops_the_stacks_of_the_old_one(run):
 
 def test_files_of_ones_own_are_found_from_any_folder(run, tmp_path):
     Path("there").mkdir()
-    Path("there/mine.yaml").write_text("model: {name: encoder_only, d_model: 48}\n")
-    Path("there/vary.yaml").write_text("norm: [rms, layer]\n")
+    Path("there/mine.yaml").write_text("model: {name: encoder_only, d_model: 48}\n", encoding="utf-8")
+    Path("there/vary.yaml").write_text("norm: [rms, layer]\n", encoding="utf-8")
     assert run("model=./there/mine.yaml", "attention.n_heads=4") == 0
     assert run.jobs[0].spec["model"]["d_model"] == 48
-    assert run.jobs[0].overrides[0] == f"model={tmp_path}/there/mine.yaml"
+    assert run.jobs[0].overrides[0] == f"model={spelt(str(tmp_path / 'there/mine.yaml'))}"
     assert run("sweep=./there/vary.yaml") == 0
     assert [job.overrides for job in run.jobs] == [["norm=rms"], ["norm=layer"]]
 
@@ -144,7 +146,7 @@ def test_files_of_ones_own_are_found_from_any_folder(run, tmp_path):
 )
 def test_a_file_that_is_no_preset_is_refused(run, capsys, tmp_path, text, sentence):
     if text is not None:
-        Path("mine.yaml").write_text(text)
+        Path("mine.yaml").write_text(text, encoding="utf-8")
     assert run("experiment=./mine.yaml") == 2
     assert capsys.readouterr().err.startswith("error: " + sentence.replace("{file}", str(tmp_path / "mine.yaml")))
 
@@ -154,7 +156,7 @@ def test_what_is_asked_is_what_is_built(run):
     dice = random.Random(0)
     for number in range(75):
         preset, words = drawn_preset(dice), drawn_words(dice)
-        Path("mine.yaml").write_text(preset)
+        Path("mine.yaml").write_text(preset, encoding="utf-8")
         assert run("experiment=./mine.yaml", *words) == 0, (number, preset, words)
         for word in words:
             assert_built(word, run.layer(), preset)

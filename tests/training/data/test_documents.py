@@ -69,7 +69,7 @@ def test_refuses_what_is_not_utf8(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         fingerprint([document])
     assert str(refusal.value) == (
         f"text must be UTF-8, but byte 7 of {document.path} is 0xef. "
-        f"Convert it, for instance with: iconv -f latin1 -t utf-8 {document.path}"
+        f"Convert it, for instance with: iconv -f latin1 -t utf-8 {shlex.quote(str(document.path))}"
     )
 
 

@@ -23,10 +23,10 @@ def library(tmp_path: Path) -> Path:
     """A small one, with everything in it that must be left out."""
     for name in [*(f"module{i}.py" for i in range(40)), "package/inner.py", "notes.txt"]:
         (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(f"# {name}\n" * 10)
+        (tmp_path / name).write_text(f"# {name}\n" * 10, encoding="utf-8")
     for folder in ("test", "package/tests", "site-packages", "lib2to3", "__pycache__", "encodings"):
         (tmp_path / folder).mkdir()
-        (tmp_path / folder / "left_out.py").write_text("x = 1\n")
+        (tmp_path / folder / "left_out.py").write_text("x = 1\n", encoding="utf-8")
     (tmp_path / "latin1.py").write_bytes(b"# na\xefve\n")
     (tmp_path / "empty.py").touch()
     (tmp_path / "gone.py").symlink_to(tmp_path / "nowhere")
@@ -51,7 +51,7 @@ def test_a_file_is_on_the_same_side_wherever_the_library_is(library: Path, tmp_p
     before = [names(part, library) for part in data.documents()]
     data.root = tmp_path.parent / f"{tmp_path.name}_elsewhere"
     shutil.copytree(library, data.root, symlinks=True)
-    (data.root / "one_more.py").write_text("x = 1\n")
+    (data.root / "one_more.py").write_text("x = 1\n", encoding="utf-8")
     train, val = (names(part, data.root) - {"one_more.py"} for part in data.documents())
     assert [train, val] == before
 

@@ -65,7 +65,7 @@ def fit(file: Path, steps: int, *, ckpt_path: Path | None = None, **options) -> 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     path = tmp_path / "text"
-    path.write_text("".join(chr(97 + i * i % 26) for i in range(250)))  # 8 batches an epoch
+    path.write_text("".join(chr(97 + i * i % 26) for i in range(250)), encoding="utf-8")  # 8 batches an epoch
     return path
 
 

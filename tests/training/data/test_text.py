@@ -32,7 +32,7 @@ def text(path: Path | str | list[str], *, tokenizer=None, max_length: int = 16, 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     path = tmp_path / "text.txt"
-    path.write_text(LINES)
+    path.write_text(LINES, encoding="utf-8")
     return path
 
 
@@ -54,7 +54,7 @@ def test_a_batch_is_text_and_its_continuation(file: Path):
 def test_a_batch_that_repeats_windows_is_told(tmp_path: Path, batch_size: int, told: bool):
     letters = np.random.default_rng(0).integers(97, 123, 17 + 20 * 16).astype(np.uint8)  # no two windows are alike
     (tmp_path / "a").write_bytes(letters.tobytes())
-    (tmp_path / "b").write_text(LINES)
+    (tmp_path / "b").write_text(LINES, encoding="utf-8")
     data = text(tmp_path / "a", val_path=str(tmp_path / "b"), batch_size=batch_size)
     batch = next(iter(data.train_dataloader()))
     assert (len(batch.tokens.unique(dim=0)) < batch_size) == told
@@ -78,14 +78,14 @@ def test_a_batch_that_repeats_windows_is_told(tmp_path: Path, batch_size: int, t
     ],
 )
 def test_the_prompt_is_how_a_line_of_the_training_text_begins(tmp_path: Path, content: str, prompt: str):
-    (tmp_path / "a").write_text(content * 30)
-    (tmp_path / "b").write_text("another text\n" * 30)
+    (tmp_path / "a").write_text(content * 30, encoding="utf-8")
+    (tmp_path / "b").write_text("another text\n" * 30, encoding="utf-8")
     data = text(tmp_path / "a", val_path=str(tmp_path / "b"), batch_size=1, max_length=64)
     assert data.facts["prompt"] == prompt
 
 
 def test_the_prompt_leaves_half_of_a_row_for_the_answer(tmp_path: Path):
-    (tmp_path / "a").write_text("né quelque part\n" * 30)
+    (tmp_path / "a").write_text("né quelque part\n" * 30, encoding="utf-8")
     assert text(tmp_path / "a", batch_size=1, max_length=16).facts["prompt"] == "né quel"
     assert text(tmp_path / "a", batch_size=1, max_length=7).facts["prompt"] == "né"
 
@@ -100,7 +100,7 @@ def test_validation_reads_the_last_part_from_its_first_token_to_its_last(file: P
 
 
 def test_training_never_meets_the_validation_text(tmp_path: Path):
-    (tmp_path / "a").write_text("x" * 900 + "y" * 100)
+    (tmp_path / "a").write_text("x" * 900 + "y" * 100, encoding="utf-8")
     data = text(tmp_path / "a")
     seen = torch.cat([b.targets.unique() for b in data.train_dataloader()]).unique()
     assert data.tokenizer.decode(seen) == "x"
@@ -108,7 +108,7 @@ def test_training_never_meets_the_validation_text(tmp_path: Path):
 
 
 def test_val_path_replaces_the_last_part(tmp_path: Path, file: Path):
-    (tmp_path / "val").write_text("z" * 50)
+    (tmp_path / "val").write_text("z" * 50, encoding="utf-8")
     data = text(file, val_path=str(tmp_path / "val"))
     assert data.facts["train_bytes"] == len(LINES)
     assert data.facts["val_bytes"] == 50
@@ -161,8 +161,8 @@ def test_validation_does_not_depend_on_the_seed(file: Path):
 
 
 def test_a_text_of_one_window_fills_a_batch(tmp_path: Path):
-    (tmp_path / "a").write_text("abcdefghijklmnopq")
-    (tmp_path / "b").write_text("abcdefghijklmnopq")
+    (tmp_path / "a").write_text("abcdefghijklmnopq", encoding="utf-8")
+    (tmp_path / "b").write_text("abcdefghijklmnopq", encoding="utf-8")
     data = text(tmp_path / "a", val_path=str(tmp_path / "b"), batch_size=3)
     (batch,) = data.train_dataloader()
     assert [data.tokenizer.decode(row) for row in batch.tokens] == ["abcdefghijklmnop"] * 3
@@ -171,7 +171,7 @@ def test_a_text_of_one_window_fills_a_batch(tmp_path: Path):
 def test_files_folders_and_globs_name_files_once_and_in_order(tmp_path: Path):
     for name in ("b.txt", "a.txt", "inner/c.txt", "inner/d.md", ".hidden"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(f"{name} ".ljust(100))
+        (tmp_path / name).write_text(f"{name} ".ljust(100), encoding="utf-8")
 
     def names(*patterns: str) -> list[str]:
         paths = [f"{tmp_path}/{p}" for p in patterns]
@@ -186,7 +186,7 @@ def test_files_folders_and_globs_name_files_once_and_in_order(tmp_path: Path):
 
 def test_documents_stand_apart_and_end(tmp_path: Path):
     for name in "abc":
-        (tmp_path / name).write_text(name * 10)
+        (tmp_path / name).write_text(name * 10, encoding="utf-8")
     data = text(tmp_path, val_fraction=0.4, length=4)
     assert data.tokenizer.decode(data.train.tokens) == "a" * 10 + "b" * 8
     assert data.train.tokens.tolist().index(data.tokenizer.eos) == 10
@@ -196,7 +196,7 @@ def test_documents_stand_apart_and_end(tmp_path: Path):
 
 def test_packed_documents_are_not_asked_across_their_borders(tmp_path: Path):
     for name in "abcdef":
-        (tmp_path / name).write_text(name * 5)
+        (tmp_path / name).write_text(name * 5, encoding="utf-8")
     data = text(tmp_path, val_fraction=0.4, length=11, packing="documents")
     eos = data.tokenizer.eos
     (window,) = data.train.examples(np.array([0]), data.end)
@@ -210,8 +210,8 @@ def test_packed_documents_are_not_asked_across_their_borders(tmp_path: Path):
 
 
 def test_tells_the_facts(tmp_path: Path):
-    (tmp_path / "a").write_text("aaab" * 100)
-    (tmp_path / "b").write_text("abé" * 10)
+    (tmp_path / "a").write_text("aaab" * 100, encoding="utf-8")
+    (tmp_path / "b").write_text("abé" * 10, encoding="utf-8")
     data = text(tmp_path / "a", val_path=str(tmp_path / "b"), tokenizer=Char())
     nats = -(math.log(301 / 422) + math.log(101 / 422) + 4 * math.log(1 / 422)) / 6
     facts = data.facts
@@ -231,8 +231,8 @@ def test_tells_the_facts(tmp_path: Path):
 
 
 def test_the_fingerprint_follows_content_and_split(tmp_path: Path, file: Path):
-    (tmp_path / "copy").write_text(LINES)
-    (tmp_path / "other").write_text(LINES.replace("399", "398"))
+    (tmp_path / "copy").write_text(LINES, encoding="utf-8")
+    (tmp_path / "other").write_text(LINES.replace("399", "398"), encoding="utf-8")
     first, copy, other, split = (
         data.facts["fingerprint"]
         for data in (text(file), text(tmp_path / "copy"), text(tmp_path / "other"), text(file, val_fraction=0.2))
@@ -243,14 +243,14 @@ def test_the_fingerprint_follows_content_and_split(tmp_path: Path, file: Path):
 
 def test_a_changed_file_is_read_anew(file: Path):
     text(file)
-    file.write_text(LINES.upper())
+    file.write_text(LINES.upper(), encoding="utf-8")
     assert text(file).tokenizer.decode(text(file).train.tokens[:6]) == "LINE 0"
 
 
 def test_a_tokenizer_that_learned_something_else_reads_anew(tmp_path: Path, cache: Path):
     for name in ("one", "two"):
-        (tmp_path / name).write_text(name * 100)
-    (tmp_path / "val").write_text("to" * 100)
+        (tmp_path / name).write_text(name * 100, encoding="utf-8")
+    (tmp_path / "val").write_text("to" * 100, encoding="utf-8")
     val = str(tmp_path / "val")
     decoded = [
         data.tokenizer.decode(data.val.tokens)
@@ -268,9 +268,11 @@ def test_setup_is_done_once(file: Path):
 
 
 def test_prompts_are_how_validation_lines_begin(tmp_path: Path):
-    (tmp_path / "a").write_text("x" * 50)
-    (tmp_path / "one").write_text("first of one\n\n" + "more\n" * 19 + "a line that is a good deal longer than that\n")
-    (tmp_path / "two").write_text("first of two\n")
+    (tmp_path / "a").write_text("x" * 50, encoding="utf-8")
+    (tmp_path / "one").write_text(
+        "first of one\n\n" + "more\n" * 19 + "a line that is a good deal longer than that\n", encoding="utf-8"
+    )
+    (tmp_path / "two").write_text("first of two\n", encoding="utf-8")
     data = text(tmp_path / "a", val_path=[str(tmp_path / "one"), str(tmp_path / "two")])
     assert list(data.samples()) == ["first of one", "first of two", "a line that is a good deal longe"]
 
@@ -286,7 +288,7 @@ def test_refuses_a_missing_file(tmp_path: Path):
     said = "data.path must name files that exist, but there are none at {!r}, looked up in {}."
     for pattern in (f"{tmp_path}/none", f"{tmp_path}/*.none", ""):
         assert refused(pattern) == said.format(pattern, Path.cwd())
-    (tmp_path / "a").write_text(LINES)
+    (tmp_path / "a").write_text(LINES, encoding="utf-8")
     missing = f"{tmp_path}/val"
     expected = said.format(missing, Path.cwd()).replace("data.path", "data.val_path")
     assert refused(tmp_path / "a", val_path=missing) == expected
@@ -300,7 +302,7 @@ def test_refuses_empty_files(tmp_path: Path):
 
 
 def test_refuses_a_text_shorter_than_a_window(tmp_path: Path):
-    (tmp_path / "a").write_text("x" * 20)
+    (tmp_path / "a").write_text("x" * 20, encoding="utf-8")
     assert refused(tmp_path / "a", max_length=64) == (
         "the training text must be at least one window of 65 tokens, but has 18. "
         "Use more text, or a shorter data.length."

@@ -229,7 +229,7 @@ def data_of(folder: Path, kind=MaskedToken, shape="encoder", length=32, **choice
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "texts").mkdir()
     for i in range(30):
-        (tmp_path / "texts" / f"{i:02}.py").write_text(CODE[: len(CODE) - i] + f"a{i} = ({i}\n")
+        (tmp_path / "texts" / f"{i:02}.py").write_text(CODE[: len(CODE) - i] + f"a{i} = ({i}\n", encoding="utf-8")
     return tmp_path / "texts"
 
 

@@ -12,7 +12,7 @@ def csv(tmp_path, monkeypatch):
 
 
 def content(csv):
-    return csv.path.read_text().splitlines()
+    return csv.path.read_text(encoding="utf-8").splitlines()
 
 
 def test_each_line_is_there_as_soon_as_it_is_known(csv):
