@@ -755,7 +755,7 @@ class Head(nn.Module, ABC):
         """Cross-entropy in nats, averaged over the targets that are not ``IGNORE``; a scalar.
 
         Never holds the logits of all tokens at once where there are many. ``targets``: (B, T), or
-        (B,) where the head speaks of whole rows.
+        (B,) where the head scores whole rows.
         """
 
     def tie(self, embedding: Embedding) -> None:

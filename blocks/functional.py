@@ -213,8 +213,8 @@ def _see_others(mask: Mask, queries: Layout, keys: Layout) -> View:
 
 
 def _hide(view: View, mask: Mask) -> View:
-    """Ask the mask about every pair. A softmax over nothing is prevented, not mended: who sees nothing
-    pretends to see everything, and what it reads is thrown away."""
+    """Evaluate the mask for every pair. A query without a visible key attends to all keys, so that its softmax stays
+    finite; its output is set to zero."""
     allowed = mask(view.queries, view.keys)
     nothing = ~allowed.any(dim=-1, keepdim=True)  # (B, T, 1)
     return view._replace(allowed=allowed | nothing, blind=nothing[..., None])

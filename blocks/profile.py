@@ -28,7 +28,7 @@ FAMILIES = (*Mixer.families, *Ffn.families)
 class Line(NamedTuple):
     """One block in one row of ``length`` tokens, of width ``D``.
 
-    declared: what ``cost`` says.
+    declared: what ``cost`` returns.
     path: to every token from the one half a row before it; None for a block that mixes no tokens.
     flops: counted in a forward.
     chain: operations of torch's that follow one another in a forward.

@@ -63,7 +63,7 @@ def declare(module: M, **roles: Role) -> M:
 
 
 def role_of(module: nn.Module, name: str) -> Role | None:
-    """The role of the parameter ``name`` that ``module`` itself holds. None: nobody declared one.
+    """The role of the parameter ``name`` that ``module`` itself holds. None: none was declared.
 
     Undeclared parameters of torch's modules: weights of linear, convolutional, recurrent and attention modules are
     matrices, those of embeddings tables, those of norms gains; biases are biases.
@@ -88,7 +88,10 @@ class Held(NamedTuple):
 
 
 def roles_of(module: nn.Module) -> Iterator[Held]:
-    """Every parameter of ``module`` and its parts, once; one that several modules share is a table if one says so."""
+    """Every parameter of ``module`` and its parts, once.
+
+    One that several modules share is a table if any of them declares it as a table.
+    """
     held: dict[int, Held] = {}
     for path, part in module.named_modules():
         for attribute, parameter in part.named_parameters(recurse=False):

@@ -13,7 +13,7 @@ class Level(NamedTuple):
     path: Where that place is; empty for the whole config.
     made: What is said there, by slot.
     exact: ``path`` is where the one slot in ``made`` is filled, not where a mapping of slots stands.
-    special: It speaks of some layers of a stack, not of all.
+    special: It is about some layers of a stack, not about all.
     """
 
     path: str

@@ -452,7 +452,8 @@ class Completion:
 
     def _value(self, value: Any, choice: Choice, at: str, entry: Entry) -> Any:
         if isinstance(value, str) and value == MISSING:
-            self.complain(f"{at}: {entry.short} must be told {choice.name!r} ({choice.doc or 'it has no default'})")
+            what = f"{choice.name!r} ({choice.doc})" if choice.doc else repr(choice.name)
+            self.complain(f"{at}: {entry.short} needs {what}; it has no default.")
             return None
 
         def block(made: Any, families: tuple[str, ...]) -> Any:

@@ -70,7 +70,7 @@ def _near(path: Path) -> str:
 
 
 class OutputLostError(BaseException):
-    """Nobody takes what is printed. No ``Exception``: nothing that mends errors shall swallow it."""
+    """Standard output can not be written. A ``BaseException``, so that ``except Exception`` does not catch it."""
 
 
 class Output(io.FileIO):
@@ -115,7 +115,7 @@ def run(command: Callable[[], int], *, goes_on: bool = False, idle: str = "") ->
     """Run ``command`` as the whole of this process, and exit with its status.
 
     Ctrl-C and SIGTERM are a sentence and status 75. Output that can not be written (closed, or on a full disk) is a
-    sentence, and status 5 where all else went well; a reader that has left (``| head``) is neither.
+    sentence, and status 5 where all else went well; a closed pipe (``| head``) is neither.
 
     Args:
         command: Does the work; returns the status.
@@ -160,7 +160,7 @@ def _take_streams(goes_on: bool) -> Output:
 
     def then(lost: OSError) -> None:
         if goes_on and lost.errno != errno.EPIPE:
-            _report_lost(lost, "What was started goes on.")
+            _report_lost(lost, "The run goes on without it.")
 
     closed = OSError(errno.EBADF, "it is closed")
     output = Output(1, None if sys.stdout else closed, goes_on, then)
@@ -181,4 +181,4 @@ def _text(raw: Output, before: Any, line_buffering: bool) -> io.TextIOWrapper:
 
 
 def _report_lost(lost: OSError, advice: str) -> None:
-    print(f'error: standard output must take what is printed, but got "{lost.strerror}". {advice}', file=sys.stderr)
+    print(f'error: standard output must be writable, but got "{lost.strerror}". {advice}', file=sys.stderr)

@@ -108,7 +108,7 @@ def sources(entry: Entry) -> list[str]:
 
 def _choice(choice: Choice) -> tuple[str, str, str, str]:
     if choice.default is MISSING:
-        default = "must be told"
+        default = "no default"
     else:
         try:
             default = f"= {'null' if choice.plain is None else choice.plain}"

@@ -113,7 +113,7 @@ TEXT = ["data=text", "data.path=text.txt"]
 def test_a_position_that_follows_trees_is_refused_where_there_are_none(here, capsys, words, given, advice, more):
     assert launch(train, compare, [*BOTH_WAYS, *words, *more]) == 2
     assert capsys.readouterr().err == (
-        "error: position: dependency must be told where each token hangs in a tree, "
+        "error: position: dependency needs the governor of each token in a tree, "
         f"but data {given!r} gives no trees. "
         f"{advice}, or choose another position.\n"
     )
@@ -238,8 +238,7 @@ def test_a_run_goes_on_without_its_output(here):
         )
     assert (process.returncode, process.stderr) == (
         5,
-        'error: standard output must take what is printed, but got "No space left on device". '
-        "What was started goes on.\n",
+        'error: standard output must be writable, but got "No space left on device". The run goes on without it.\n',
     )
     record = read_record(here / "runs" / "unseen")
     assert (record.status, record.metrics["steps"]) == ("done", 4)

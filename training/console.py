@@ -1,4 +1,4 @@
-"""Where a run speaks: plain lines, and on a terminal one live line below them."""
+"""What a run prints: plain lines, and on a terminal one live line below them."""
 
 from __future__ import annotations
 

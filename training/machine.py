@@ -70,7 +70,9 @@ def accelerator(asked: str, devices: Any) -> str:
     if name not in there:
         return name  # a TPU, or an accelerator of somebody's own: Lightning counts its devices
     if not there[name]:
-        raise MachineError(f"trainer.accelerator: must be there to be used, but this machine has no {asked!r}.")
+        raise MachineError(
+            f"trainer.accelerator: must be available on this machine, but {asked!r} is not. Use auto or cpu."
+        )
     if _count(devices) > there[name] or _highest(devices) >= there[name]:
         raise MachineError(f"trainer.devices: must be among the {there[name]} of this machine, but got {devices}.")
     return name

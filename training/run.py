@@ -371,7 +371,7 @@ def check_trees(model: Model, data: Data) -> None:
     others = " or ".join(f"data={REGISTRY[n].short}" for n in able)
     where = "Set" if f"data/{given}" in able else f"Use {others}, with"
     raise ConfigError(
-        f"position: {registered(following[-1], 'position')} must be told where each token hangs in a tree, but data "
+        f"position: {registered(following[-1], 'position')} needs the governor of each token in a tree, but data "
         f"{given!r} gives no trees. {where} data.trees=nesting, or choose another position."
     )
 

@@ -1,7 +1,7 @@
 """What ``trainer.*`` may be: for each argument of Lightning's Trainer its values, or which option of ours decides it.
 
-Lightning fails on many values late, and takes others for what nobody means; here all of them are checked together,
-before anything is built.
+Lightning fails late on many wrong values and accepts others with an unintended meaning; here all of them are checked
+together, before anything is built.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ VALUES: dict[str, Check] = {
     "detect_anomaly": switch(),
     "sync_batchnorm": switch(),
 }
-"""What can be set. ``null`` means, for every one of them, that nothing is said."""
+"""What can be set. ``null`` leaves any of them unset."""
 
 OWN = {
     "logger": "Use logger=[...]",

@@ -58,7 +58,7 @@ class Hyena(Mixer[HyenaState]):
 
     Args:
         time_scale: Tokens in which the filters' time goes from 0 to 1; about the length of a row.
-        bands: Sines and cosines by which the network is told the time.
+        bands: Sines and cosines of the time that the network reads.
         frequency: How fast the sines inside the network turn at the start; they are learned.
         form: Four details, see above: plain, or published as the authors have them.
         dropout: Probability of dropping a feature while training.

@@ -1,4 +1,4 @@
-"""Feed-forwards: what thinks about each token."""
+"""Feed-forwards: each token is transformed on its own."""
 
 from importlib import import_module
 from pkgutil import iter_modules

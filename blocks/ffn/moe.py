@@ -35,7 +35,7 @@ class MixtureOfExperts(Ffn):
         expert: What an expert is.
         n_experts: How many there are to pick from.
         top_k: How many are picked for a token.
-        shared: How many more think about every token.
+        shared: How many more experts every token goes through.
         balance: What keeps the load even: loss (an auxiliary loss), bias, or none.
         balance_weight: What the auxiliary loss is multiplied by.
 

@@ -1,6 +1,6 @@
 """A class for each row: its tokens are pooled into one vector, and that is scored.
 
-Devlin et al. 2018, https://arxiv.org/abs/1810.04805 (the first token speaks for the row)
+Devlin et al. 2018, https://arxiv.org/abs/1810.04805 (the first token represents the row)
 Lin et al. 2017, https://arxiv.org/abs/1703.03130 (learned attention over the tokens)
 """
 
@@ -24,7 +24,7 @@ class Classifier(Head):
 
     Args:
         n_classes: How many classes there are.
-        pool: Which vector speaks for the row: cls (its first token's), last (its last token's), mean, or
+        pool: Which vector represents the row: cls (its first token's), last (its last token's), mean, or
             attention (a mean weighted by a learned query).
         dropout: Probability of dropping a feature of the pooled vector while training.
 

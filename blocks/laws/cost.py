@@ -211,9 +211,9 @@ def costs_what_it_says(block: nn.Module) -> None:
     parameters = sum(p.numel() for p in block.parameters())
     for length, memory in _tried(block, 16, 64):
         cost = _cost(block, length, memory)
-        hold(cost.parameters == parameters, f"cost says {cost.parameters} parameters, but there are {parameters}.")
+        hold(cost.parameters == parameters, f"cost declares {cost.parameters} parameters, but there are {parameters}.")
         flops = count_flops(block, length, memory)
-        says = f"cost says {cost.flops} FLOPs for {_words(length, memory)}"
+        says = f"cost declares {cost.flops} FLOPs for {_words(length, memory)}"
         hold(cost.flops == flops, f"{says}, but {flops} were counted.")
 
 
@@ -222,7 +222,7 @@ def holds_what_it_says(block: Any) -> None:
     place = dtype_and_device(block)["dtype"]
     for length, memory in _tried(block, 6, 20, 41):
         cost = _cost(block, length, memory)
-        says = f"cost says {cost.state_bytes} bytes of state in {place} after {_words(length, memory)}"
+        says = f"cost declares {cost.state_bytes} bytes of state in {place} after {_words(length, memory)}"
         if memory is None and isinstance(block, Mixer) and not block.mask.causal:
             hold(cost.state_bytes == 0, f"{says}, but one that looks ahead has no state.")
             continue
@@ -243,7 +243,7 @@ def takes_the_steps_it_says(block: nn.Module) -> None:
     steps = [_cost(block, n, memory).steps for n in lengths]
     hold(steps[0] >= 0, f"steps must not be negative, but are {steps[0]}.")
     if not is_long and not _loops(chain):  # such short rows show no more than that there is no loop over tokens
-        hold(not _loops(steps), f"steps must not grow as the row does, but for {lengths} tokens cost says {steps}.")
+        hold(not _loops(steps), f"steps must not grow as the row does, but for {lengths} tokens cost declares {steps}.")
         return
     said, seen = ([b - a for a, b in itertools.pairwise(of)] for of in (steps, chain))
     both = [(a, b) for a, b in zip(said, seen, strict=True) if a or b]
@@ -251,8 +251,8 @@ def takes_the_steps_it_says(block: nn.Module) -> None:
     alike = not both or 0 < max(rates) < 1.5 * min(rates)
     hold(
         alike,
-        f"steps must grow as the chain of operations does, but for {lengths} tokens cost says {steps} and the chain "
-        f"has {chain} operations.",
+        f"steps must grow as the chain of operations does, but for {lengths} tokens cost declares {steps} and the "
+        f"chain has {chain} operations.",
     )
 
 
@@ -312,13 +312,16 @@ def reaches_what_it_says(mixer: Mixer[Any]) -> None:
         last = layers == len(measured) or not _deep(mixer)
         for wrong, rule, but in ((found & ~said, "not depend", "does"), (said & ~found & last, "depend", "does not")):
             for t, s in wrong.nonzero().tolist():
-                hold(False, f"through {layers} layers token {t} must {rule} on token {s}, as reads says, but it {but}.")
+                hold(
+                    False,
+                    f"through {layers} layers token {t} must {rule} on token {s}, as reads declares, but it {but}.",
+                )
     _stays_out_of_reach(mixer, declared)
     steps = _cost(mixer, ROW, mixer.length if isinstance(mixer, Reader) else None).steps
     for distance in DISTANCES:
         path = mixer.path(distance, ROW)
         enough = _layers_to(measured, distance)
-        says = f"path says {path.layers} layers to every token {distance} away in {ROW}"
+        says = f"path declares {path.layers} layers to every token {distance} away in {ROW}"
         if enough is None:
             far = path.layers is None or (path.layers > len(measured) and not _deep(mixer))
             hold(far, f"{says}, but {len(measured)} are not enough.")
@@ -328,8 +331,8 @@ def reaches_what_it_says(mixer: Mixer[Any]) -> None:
             most = steps if _deep(mixer) else steps * path.layers
             hold(
                 path.layers <= path.operations <= max(most, path.layers),
-                f"path says {path.operations} operations on the way through {path.layers} layers, but they must be at "
-                f"least one a layer and at most the {most} steps that cost says.",
+                f"path declares {path.operations} operations on the way through {path.layers} layers, but they must be "
+                f"at least one a layer and at most the {most} steps that cost declares.",
             )
 
 
@@ -412,7 +415,7 @@ def lowers_as_it_says(mixer: Mixer[Any]) -> None:
     if declared is None or not declared.startswith("native") or mixer.mask.plain or isinstance(mixer, Reader):
         return
     more = growth(mixer)
-    hold(more < LINEAR, f"lowering says {declared!r}, but twice the tokens are {more:.1f} times the work.")
+    hold(more < LINEAR, f"lowering declares {declared!r}, but twice the tokens are {more:.1f} times the work.")
 
 
 def declared_lowering(mixer: Any) -> str | None:
@@ -434,7 +437,7 @@ def a_model_costs_what_it_says(model: Model) -> None:
             measured = _state_of_a_model(model, length, memory)
         except ValueError:  # it reads both ways
             continue
-        says = f"cost says {cost.state_bytes} bytes of state after {_words(length, memory)}"
+        says = f"cost declares {cost.state_bytes} bytes of state after {_words(length, memory)}"
         hold(cost.state_bytes == measured, f"{says}, but {measured} are held.")
 
 

@@ -16,7 +16,7 @@ from registry import factory
 
 
 def starts_at_chance(model: Model) -> None:
-    """Before it has learned anything, a model knows nothing: its loss is ln V."""
+    """The loss of an untrained model is ln V."""
     device = dtype_and_device(model)["device"]
     tokens = torch.randint(0, V, (8, 24), generator=torch.Generator().manual_seed(0)).to(device)
     targets = torch.randint(0, V, (8, 24), generator=torch.Generator().manual_seed(1)).to(device)

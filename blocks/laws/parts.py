@@ -83,7 +83,7 @@ def ties_to_the_stream(residual: Residual) -> None:
     shape = (B, T, D) if residual.streams == 1 else (B, T, residual.streams, D)
     x, y = draw(residual, *shape).requires_grad_(), draw(residual, B, T, D, seed=1).requires_grad_()
     seen = residual.read(x)
-    hold(seen.shape == (B, T, D), f"what a sublayer sees must be {(B, T, D)}, but is {tuple(seen.shape)}.")
+    hold(seen.shape == (B, T, D), f"the input of a sublayer must be {(B, T, D)}, but is {tuple(seen.shape)}.")
     out = residual.write(x, y)
     hold(out.shape == x.shape and out.dtype == x.dtype, "the stream must keep its shape and dtype, but does not.")
     (out.square().sum() + (seen * draw(residual, B, T, D, seed=2)).sum()).backward()

@@ -1,4 +1,4 @@
-"""One step of depth, sublayer after sublayer: mix tokens, read the memory, think about each token.
+"""One step of depth, sublayer after sublayer: mix tokens, read the memory, transform each token on its own.
 
 Vaswani et al. 2017, https://arxiv.org/abs/1706.03762
 """

@@ -1,4 +1,4 @@
-"""What was asked for, compared with what was composed: a word wins, or it is refused."""
+"""Compares the words of the command line with the composed spec: each word takes effect, or is refused."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from registry.slots import Resolved
 from registry.tables import RUN_LISTS, SLOTS, STACK_SLOTS
 
 NO_BLOCK = ("auto", "none", "attention")
-"""Names that a slot takes and that no block of the spec has: what they stand for is decided while resolving."""
+"""Names that a slot takes and that no block of the spec has: resolving replaces them."""
 
 ABSENT = object()
 
@@ -19,7 +19,7 @@ def differences(words: Iterable[Word], config: Mapping[str, Any], resolved: Reso
     """A line for each word of which the config or the spec holds something else. There should never be one.
 
     Args:
-        words: What was asked for.
+        words: The choices on the command line.
         config: All levels in one, as it was resolved.
         resolved: The spec, and where each choice in it was made.
     """

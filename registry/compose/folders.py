@@ -31,7 +31,7 @@ def reserve(runs: Path, name: str) -> Path:
 
 
 def sweep_up(folders: Iterable[Path]) -> None:
-    """Take away folders in which nothing was left but Hydra's note of a sweep."""
+    """Remove folders that hold nothing but Hydra's note of a sweep."""
     for folder in folders:
         if not folder.is_dir() or any(f.name != "multirun.yaml" for f in folder.iterdir()):
             continue

@@ -31,7 +31,7 @@ from registry.options import Option
 from registry.program import as_started
 
 VERSION = {"version_base": "1.3"} if hydra.__version__.startswith("1.3") else {}
-"""What Hydra 1.3 wants to be given, and 1.4 no longer."""
+"""``version_base``, which Hydra 1.3 needs and Hydra 1.4 deprecates."""
 
 # Values -----------------------------------------------------------------------------------------------------------
 
@@ -122,7 +122,7 @@ def _open(node: dict[str, Any]) -> DictConfig:
 
 
 def defaults() -> dict[str, Any]:
-    """The config of which nothing is chosen, in plain containers: ``conf/config.yaml`` with its blocks."""
+    """The config before any choice, in plain containers: ``conf/config.yaml`` with its blocks."""
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(presets.CONF), **VERSION):
         composed = hydra.compose("config")

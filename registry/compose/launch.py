@@ -382,7 +382,8 @@ def recorded_words(folder: Path) -> list[Word]:
         record = json.loads(file.read_text(encoding="utf-8"))
         typed = [str(o) for o in record["overrides"]]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"rerun: must be the folder of a run, but {file} can not be read ({error}).") from error
+        reason = (error.strerror if isinstance(error, OSError) else None) or error
+        raise CheckpointError(f"rerun: must be the folder of a run, but {file} can not be read ({reason}).") from error
     for word in typed:
         if "_target_" in word or path_of(word).startswith("hydra"):
             raise ConfigError(f"rerun: {file} must hold choices, but it holds {word!r}, which can run any program.")

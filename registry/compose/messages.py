@@ -1,4 +1,4 @@
-"""What is reported on stderr, and how Hydra's sentences are said in the words of this project."""
+"""What is reported on stderr, and Hydra's messages rewritten in the words of this project."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def together(lines: Iterable[str]) -> list[str]:
 
 
 def in_our_words(error: BaseException) -> str:
-    """Hydra's sentence without its advice, which is wrong here."""
+    """Hydra's message without its advice, which does not apply here."""
     text = re.sub(r"\x1b\[[0-9;]*m", "", str(error) or type(error).__name__)
     missing = re.search(r"Could not (?:find|load) '([^']+)'", text)
     if missing:

@@ -77,7 +77,9 @@ def split_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
         elif "=" in word or word.startswith("~") or flags[-1:] in (["--info"], ["-i"]):
             (flags if "=" not in word and not word.startswith("~") else choices).append(word)
         else:
-            wrong.append(f"{word}: must be written as path=value, as in attention=gqa (with spaces in it: in quotes).")
+            wrong.append(
+                f"{word}: must be written as path=value, as in attention=gqa. A value with spaces goes in quotes."
+            )
     if wrong:
         raise ConfigError("\n".join(wrong))
     return flags, choices

@@ -174,11 +174,11 @@ def test_everything_that_is_wrong_is_said_at_once(registry):
         registry.factory(spec, ("box",), "box")
     assert said(refusal) == [
         "box.tool.sizes: saw has no choice 'sizes'. Did you mean 'size'? It has: size, left, right.",
-        "box.tool.size: saw must be told 'size' (How long it is.)",
+        "box.tool.size: saw needs 'size' (How long it is.); it has no default.",
         "box.tool.left: must be true or false, but got 'yes'.",
         "box.more: no block is named 'hamer'. Did you mean 'hammer'? There are: hammer, saw. "
         "A block of your own must be listed in plugins=[...].",
-        "box.more.size: saw must be told 'size' (How long it is.)",
+        "box.more.size: saw needs 'size' (How long it is.); it has no default.",
     ]
 
 

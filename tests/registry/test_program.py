@@ -13,7 +13,7 @@ from registry import program
 
 ROOT = Path(__file__).parents[2]
 FULL = "/dev/full"
-LOST = 'error: standard output must take what is printed, but got "{}". {}\n'
+LOST = 'error: standard output must be writable, but got "{}". {}\n'
 needs_full = pytest.mark.skipif(not os.path.exists(FULL), reason=f"this system has no {FULL}")
 
 
@@ -71,7 +71,7 @@ def test_a_file_never_takes_the_place_of_a_closed_output(tmp_path):
         encoding="utf-8",
     )
     done = shell(f'PYTHONPATH="{ROOT}" py script.py >&-', cwd=tmp_path)
-    assert done.stderr == LOST.format("it is closed", "What was started goes on.")
+    assert done.stderr == LOST.format("it is closed", "The run goes on without it.")
     assert (done.returncode, (tmp_path / "mine").read_text(encoding="utf-8")) == (5, "")
 
 

@@ -466,7 +466,7 @@ def test_everything_that_is_wrong_is_said_at_once():
             {"params": {"gqa": 1}},
             "params.gqa: must be a mapping from choices to values, but got 1.",
         ),
-        ({"data": "text"}, "data.path: text must be told 'path' (Which.)"),
+        ({"data": "text"}, "data.path: text needs 'path' (Which.); it has no default."),
         (
             {"head": {"name": "linear", "_target_": "os.system"}},
             "head._target_: a config must name registered blocks, but this names a Python object: 'os.system'.",

@@ -78,7 +78,10 @@ def test_processes_on_a_cpu_are_counted(devices):
 
 
 def test_an_accelerator_that_is_not_there_is_refused():
-    with pytest.raises(MachineError, match=r"^trainer\.accelerator: must be there to be used, but .* no 'tpu'\.$"):
+    with pytest.raises(
+        MachineError,
+        match=r"^trainer\.accelerator: must be available on this machine, but 'tpu' is not\. Use auto or cpu\.$",
+    ):
         machine.accelerator("tpu", 1)
 
 

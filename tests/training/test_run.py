@@ -283,7 +283,7 @@ def test_more_devices_than_there_are(make_job, monkeypatch):
     refuses(
         make_job(trainer={"accelerator": "gpu"}),
         MachineError,
-        "trainer.accelerator: must be there to be used, but this machine has no 'gpu'.",
+        "trainer.accelerator: must be available on this machine, but 'gpu' is not. Use auto or cpu.",
     )
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     for devices in (3, [0, 2], "0,2"):

@@ -1,4 +1,4 @@
-"""Lets a model speak when it has been trained."""
+"""Generates a sample from the model when it has been trained."""
 
 from __future__ import annotations
 

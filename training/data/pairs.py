@@ -25,7 +25,7 @@ ALPHABET = string.ascii_lowercase + string.ascii_uppercase + string.digits
 @register("data/copy")
 @register("data/reverse", order="reversed")
 class SymbolPairs(Data):
-    """Random rows of symbols, to be said again in some order.
+    """Random rows of symbols, to be repeated in the same or in reversed order.
 
     Every epoch has new pairs; those of validation are always the same.
 
@@ -111,7 +111,7 @@ class SymbolPairs(Data):
             "bytes_per_token": (n_val - n_ends) / n_val,
             "unigram_entropy": unigram_entropy(train, val),
             "source": f"generated: {self.shortest} to {self.longest} of {len(self.alphabet)} symbols, "
-            f"to be said again in {self.order} order",
+            f"to be repeated ({self.order} order)",
             "prompt": self.tokenizer.decode(self._sources(generator(DRAW, 0, 0, self.seed))[0]),
             "notes": [],
         }

@@ -49,7 +49,7 @@ AMOUNT = 400_000
 
 
 def _data(entry: Entry) -> Iterator[Case]:
-    """From one file, and from a folder of several, where it is to be said what is read."""
+    """Data from one file and from a folder of several, where a choice without a default names what is read."""
     for path, tokenizer, length in (
         (text_files() / "0.txt", "tokenizer/byte", 64),
         (text_files(), "tokenizer/char", 48),

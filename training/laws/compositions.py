@@ -1,4 +1,4 @@
-"""Compositions drawn at random: what composes keeps the laws, whatever its parts.
+"""Compositions drawn at random: each one that is not refused keeps the laws.
 
 The config is drawn, composed and resolved as a person's would be; a model is built from it, and the parts that would
 train it. ``compose_with`` puts one name into every draw.

@@ -92,7 +92,7 @@ def test_a_state_that_grows_from_call_to_call_is_what_it_is():
 
 def test_a_block_that_declares_no_state_and_keeps_every_token_is_found():
     with pytest.raises(
-        Broken, match=r"^cost says 0 bytes of state in torch.float64 after 6 tokens in 1 calls, but 3072"
+        Broken, match=r"^cost declares 0 bytes of state in torch.float64 after 6 tokens in 1 calls, but 3072"
     ):
         holds_what_it_says(Hiding(Mask(True)).double())
 
@@ -210,8 +210,12 @@ def test_a_feed_forward_that_looks_back_goes_the_way_too():
 @pytest.mark.parametrize(
     ("mask", "declared", "sentence"),
     [
-        ("mask/window", Mask(True), "through 1 layers token 4 must depend on token 0, as reads says, but it does not."),
-        ("mask/full", None, "through 1 layers token 0 must not depend on token 4, as reads says, but it does."),
+        (
+            "mask/window",
+            Mask(True),
+            "through 1 layers token 4 must depend on token 0, as reads declares, but it does not.",
+        ),
+        ("mask/full", None, "through 1 layers token 0 must not depend on token 4, as reads declares, but it does."),
     ],
 )
 def test_a_reach_that_is_not_there_is_found(mask, declared, sentence, monkeypatch):
@@ -226,7 +230,7 @@ def test_a_reach_that_is_not_there_is_found(mask, declared, sentence, monkeypatc
 def test_a_path_of_another_length_is_found(says, monkeypatch):
     block = mixer_of("attention/mha", mask_of("mask/window", True), "position/none").double()
     monkeypatch.setattr(type(block), "path", lambda self, distance, length: says)
-    with pytest.raises(Broken, match=r"^path says (1|9|None) layers to every token \d+ away in 16, but"):
+    with pytest.raises(Broken, match=r"^path declares (1|9|None) layers to every token \d+ away in 16, but"):
         reaches_what_it_says(block)
 
 
@@ -262,6 +266,8 @@ def test_what_is_not_declared_is_not_native():
 
 
 def test_a_native_lowering_that_computes_every_pair_is_found():
-    with pytest.raises(Broken, match=r"^lowering says 'native: band', but twice the tokens are 4\.0 times the work\.$"):
+    with pytest.raises(
+        Broken, match=r"^lowering declares 'native: band', but twice the tokens are 4\.0 times the work\.$"
+    ):
         lowers_as_it_says(Liar(mask_of("mask/window", True)))
     lowers_as_it_says(mixer_of("attention/mha", mask_of("mask/window", True), "position/none"))

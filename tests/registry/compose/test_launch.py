@@ -508,7 +508,7 @@ def test_specs_and_configs_are_plain_containers(run):
         (["debug=tinny"], ["debug: no preset is named 'tinny'. Did you mean 'tiny'? There are: tiny."]),
         (
             ["attention"],
-            ["attention: must be written as path=value, as in attention=gqa (with spaces in it: in quotes)."],
+            ["attention: must be written as path=value, as in attention=gqa. A value with spaces goes in quotes."],
         ),
         (
             ["--experimental-rerun=x"],

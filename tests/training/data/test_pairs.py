@@ -94,7 +94,7 @@ def test_the_entropy_is_that_of_the_symbols():
     assert data.facts["val_tokens"] == 256 * 16 * 4
     assert data.facts["bytes_per_token"] == 0.75
     assert data.facts["train_tokens"] == 32_000 * 4
-    assert data.facts["source"] == "generated: 3 to 3 of 4 symbols, to be said again in same order"
+    assert data.facts["source"] == "generated: 3 to 3 of 4 symbols, to be repeated (same order)"
 
 
 def test_rules_have_fingerprints():
