@@ -6,7 +6,8 @@ python train.py -m attention=mha,gqa,mqa seed=1,2,3
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 import blockwright
 
@@ -30,6 +31,14 @@ def compare(records: list[Record]) -> int:
     return int(any(record.status for record in records))
 
 
+def wrong(config: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong with ``trainer.*``, beside what is wrong with the rest of a config."""
+    from training.trainer import wrong as wrong_values
+
+    trainer = config.get("trainer")
+    return wrong_values(trainer if isinstance(trainer, dict) else {})
+
+
 def main() -> None:
     """The whole program, once the names of our packages are seen to be ours."""
     blockwright.require_ours()
@@ -38,7 +47,7 @@ def main() -> None:
     def command() -> int:
         from registry.compose import launch
 
-        return launch(train, compare)
+        return launch(train, compare, check=wrong)
 
     run(command, goes_on=True, idle=" before a run began")  # one that has begun answers signals itself
 

@@ -10,6 +10,7 @@ has the role that its block declares, or none. What a parameter is called and wh
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Literal, NamedTuple, TypeVar, get_args
 
@@ -38,6 +39,11 @@ _MATRICES = (nn.Linear, nn.Bilinear, nn.modules.conv._ConvNd, nn.RNNBase, nn.RNN
 _TABLES = (nn.Embedding, nn.EmbeddingBag)
 _NORMS = (nn.LayerNorm, nn.RMSNorm, nn.GroupNorm, nn.modules.batchnorm._NormBase)
 _BY_TYPE: tuple[tuple[tuple[type, ...], Role], ...] = ((_MATRICES, "matrix"), (_TABLES, "table"), (_NORMS, "gain"))
+
+_TORCHS = re.compile(
+    r"weight|bias|[qkv]_proj_weight|in_proj_(weight|bias)|bias_[kv]|(weight|bias)_(ih|hh|hr)(_l\d+(_reverse)?)?"
+)
+"""What torch calls the parameters of these modules; another name is one that a subclass added."""
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -72,8 +78,8 @@ def role_of(module: nn.Module, name: str) -> Role | None:
     if name in declared:
         return declared[name]
     for types, role in _BY_TYPE:
-        if isinstance(module, types):  # whose parameters torch calls weight..., ..._weight, bias... or ..._bias
-            return "bias" if "bias" in name else role if "weight" in name else None
+        if isinstance(module, types) and _TORCHS.fullmatch(name):
+            return "bias" if "bias" in name else role
     return None
 
 

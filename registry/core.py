@@ -488,11 +488,17 @@ class Completion:
 
 
 def _check_signature(entry: Entry) -> None:
-    """Whether each argument of a constructor is a fact from the parent or a choice of a person, and not something else.
+    """Whether a constructor can be called, and each argument is a fact from the parent or a choice of a person.
 
     Raises:
-        ConfigError: One is neither before ``/`` nor behind ``*``.
+        ConfigError: A class leaves a method of its family undefined; an argument is neither before ``/`` nor behind
+            ``*``.
     """
+    missing = sorted(getattr(entry.constructor, "__abstractmethods__", ()))
+    if missing:
+        raise ConfigError(
+            f"{entry.where}: {entry.name!r} must define all that its family promises, but has no {', '.join(missing)}."
+        )
     others = [p for p in entry._parameters if p.kind not in (p.POSITIONAL_ONLY, p.KEYWORD_ONLY)]
     if not others:
         return

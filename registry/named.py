@@ -12,7 +12,7 @@ from registry.values import guess
 
 def is_file(word: str) -> bool:
     """It names a file, not a block."""
-    return word.endswith(".py") or ("/" in word and word not in REGISTRY)
+    return word.endswith(".py") or word.startswith(("/", "./", "../", "~")) or word.count("/") > 1
 
 
 def named(words: Iterable[str], command: str, families: Collection[str] | None = None) -> list[str]:

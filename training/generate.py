@@ -218,7 +218,8 @@ def sampler(temperature: float, top_k: int | None, top_p: float | None, seed: in
 
     def draw(logits: Tensor) -> Tensor:
         below = logits - logits.amax(-1, keepdim=True)
-        logits = (below / temperature).masked_fill(below == 0, 0.0)  # whatever a quotient comes to, of 0 it is 0
+        divisor = min(temperature, torch.finfo(logits.dtype).max)  # -inf has no quotient by infinity
+        logits = (below / divisor).masked_fill(below == 0, 0.0)  # whatever a quotient comes to, of 0 it is 0
         if top_k is not None and top_k < logits.shape[-1]:
             least = logits.topk(top_k).values[:, -1:]
             logits = logits.masked_fill(logits < least, -torch.inf)
@@ -357,7 +358,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             seed=args.seed,
         )
     except BlockwrightError as error:
-        print(error, file=sys.stderr)
+        print(*(f"error: {line}" for line in str(error).splitlines()), sep="\n", file=sys.stderr)
         return error.status
     show(texts, said, follows=objective.gives == "text")
     return 0

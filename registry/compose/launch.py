@@ -25,7 +25,17 @@ from registry.compose.folders import reserve, sweep_up
 from registry.compose.levels import Levels, words_above
 from registry.compose.messages import report
 from registry.compose.values import interpolated, read_yaml, revealed, to_yaml
-from registry.compose.words import SHOWING, Several, Word, path_of, single, spelt, split_words, twice
+from registry.compose.words import (
+    SHOWING,
+    Several,
+    Word,
+    path_of,
+    python_objects,
+    single,
+    spelt,
+    split_words,
+    twice,
+)
 from registry.core import REGISTRY, Registry
 from registry.errors import STOPPED, BlockwrightError, CheckpointError, ConfigError
 from registry.options import Known, options, shown_in_full
@@ -96,6 +106,7 @@ def launch(
     *,
     registry: Registry = REGISTRY,
     load: Callable[[Iterable[str]], list[str]] = plugins.load,
+    check: Callable[[Mapping[str, Any]], Iterable[str]] = lambda config: (),
 ) -> int:
     """Compose what the command line asks for and do it: one job, or with ``-m`` one after another.
 
@@ -106,13 +117,14 @@ def launch(
         argv: The words behind the program's name. None: this process's.
         registry: Where names are looked up.
         load: Imports blocks and plugins into ``registry``; returns how to import the plugins again.
+        check: Finds what else is wrong with a config that is refused, so that one report has all of it.
 
     Returns:
         The exit status: 0 done, 2 config, 3 data, 4 checkpoint, 5 environment, 75 stopped, 76 diverged, 1 a bug.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     try:
-        return _Launch(job, finish, registry, load).run(words)
+        return _Launch(job, finish, registry, load, check).run(words)
     except BlockwrightError as error:
         report(error)
         return error.status
@@ -127,8 +139,9 @@ class _Launch:
         finish: Callable[[list[Record]], int],
         registry: Registry,
         load: Callable[[Iterable[str]], list[str]],
+        check: Callable[[Mapping[str, Any]], Iterable[str]],
     ) -> None:
-        self.job, self.finish, self.registry, self.load = job, finish, registry, load
+        self.job, self.finish, self.registry, self.load, self.check = job, finish, registry, load, check
         self.plugins: list[str] = []
         self.records: list[Record] = []
         self.specs: list[str] = []
@@ -141,7 +154,9 @@ class _Launch:
         if any(f.partition("=")[0] in SHOWING for f in flags):  # nothing runs
             return self._show(flags, choices)
         words, problems = read(choices)
-        self.many = bool({"-m", "--multirun"} & {*flags}) or any(w.path in ("hydra.mode", "sweep") for w in words)
+        self.many = bool({"-m", "--multirun"} & {*flags}) or any(
+            w.path == "sweep" or (w.path, str(w.value).upper()) == ("hydra.mode", "MULTIRUN") for w in words
+        )
         words = expand_sweep(self._expand_rerun(words))
         self.plugins = self.load(plugins_in(words))
         entries = [self.registry[n] for n in self.registry.names()]
@@ -207,19 +222,15 @@ class _Launch:
 
     def _refuse(self, problems: list[str]) -> None:
         """Report everything that is wrong with the words at once, and with what they compose in a single run."""
-        problems = [*problems, *twice(self.words), *single(self.words, self.many)]
-        problems += [
-            f"{w.typed}: a config must name registered blocks, but this names a Python object."
-            for w in self.words
-            if "_target_" in w.typed
-        ]
+        problems = [*problems, *twice(self.words), *single(self.words, self.many), *python_objects(self.words)]
         if not problems:
             return
         known = {p.partition(":")[0] for p in problems}
         if not self.many and not known & {*presets.groups(), "model"}:
             sound = [w for w in self.words if w.ours and not isinstance(w.value, Several) and w.path not in known]
             try:
-                self._resolved(sound)
+                config, _ = self._resolved(sound)
+                problems += self.check(interpolated(config))
             except ConfigError as error:
                 problems += str(error).splitlines()
         raise ConfigError("\n".join(dict.fromkeys(problems)))
@@ -249,12 +260,11 @@ class _Launch:
     def _composed(self, words: Iterable[Word]) -> dict[str, Any]:
         """All levels in one: the defaults, presets in the order of ``conf/config.yaml``, then the words."""
         words, levels = list(words), Levels(self.base, self.registry)
-        chosen = {w.path: w.value for w in words if w.path in preset_groups() or presets.is_file(w.value)}
-        chosen = {path: value for path, value in chosen.items() if path in ("model", *preset_groups())}
+        chosen = {w.path: w.value for w in words if names_preset(w)}
         for group in ("model", *preset_groups()):
             for level in presets.read(group, chosen.get(group)):
                 levels.add(level)
-        problems = words_above(levels, [w for w in words if w.path not in chosen and w.path not in preset_groups()])
+        problems = words_above(levels, [w for w in words if not names_preset(w)])
         if problems:
             raise ConfigError("\n".join(problems))
         levels.sections()
@@ -262,11 +272,15 @@ class _Launch:
 
     def _resolved(self, words: Iterable[Word]) -> tuple[dict[str, Any], Resolved]:
         config = self._composed(words)
-        return config, trace(interpolated(config), self.registry, list(self.base))
+        values = interpolated(config)
+        try:
+            return config, trace(values, self.registry, list(self.base))
+        except ConfigError as error:
+            raise ConfigError("\n".join([str(error), *self.check(values)])) from error
 
     def _made(self, words: list[Word], folder: Path, number: int | None) -> Job:
         config, resolved = self._resolved(words)
-        compared = [w for w in words if w.path not in preset_groups() and not presets.is_file(w.value)]
+        compared = [w for w in words if not names_preset(w)]
         wrong = asked.differences(compared, config, resolved)
         unused = asked.without_effect(compared, resolved)
         if wrong or (unused and not self.many):
@@ -313,7 +327,7 @@ class _Launch:
         if completing:
             return self._complete(flags, typed, known)
         if flags[:2] in (["--cfg", "job"], ["-c", "job"], ["--cfg=job"]) and len(flags) <= 2:
-            return self._show_config(typed, known)
+            return self._show_config(typed)
         with hydra.stored(options(known.values(), in_full=True)):
             return hydra.show(flags, [w.typed for w in read(typed)[0] if not w.ours])
 
@@ -328,7 +342,7 @@ class _Launch:
         with hydra.stored(options(known.values(), in_full=True)):
             return hydra.complete(flags, typed)
 
-    def _show_config(self, typed: list[str], known: Mapping[str, Known]) -> int:
+    def _show_config(self, typed: list[str]) -> int:
         """The whole config as a job would get it, with every choice of every block in it."""
         words, problems = read(typed)
         words = expand_sweep(self._expand_rerun(words))
@@ -363,9 +377,14 @@ def preset_groups() -> tuple[str, ...]:
     return tuple(key for key in listed if key in presets.groups())
 
 
+def names_preset(word: Word) -> bool:
+    """It chooses presets, not a value: a group of presets, or a model by a file."""
+    return word.path in preset_groups() or (word.path == "model" and presets.is_file(word.value))
+
+
 def recorded(word: Word) -> str:
     """A word as it is recorded: a preset of one's own by its whole path, so that it is found from any folder."""
-    if not presets.is_file(word.value) or word.path not in ("model", *preset_groups()):
+    if not names_preset(word) or not presets.is_file(word.value):
         return word.typed
     return f"{word.path}={spelt(str(Path(word.value).expanduser().absolute()))}"
 
@@ -384,10 +403,11 @@ def recorded_words(folder: Path) -> list[Word]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or error
         raise CheckpointError(f"rerun: must be the folder of a run, but {file} can not be read ({reason}).") from error
-    for word in typed:
-        if "_target_" in word or path_of(word).startswith("hydra"):
-            raise ConfigError(f"rerun: {file} must hold choices, but it holds {word!r}, which can run any program.")
     words, problems = read(typed)
+    for word in words:
+        if python_objects([word]) or not word.ours:
+            what = f"{word.typed!r}, which can run any program"
+            raise ConfigError(f"rerun: {file} must hold choices, but it holds {what}.")
     if problems:
         raise CheckpointError(f"rerun: {file} must hold choices, but it holds {problems[0]}")
     if record.get("plugins"):
@@ -478,7 +498,7 @@ def _plugins_of_preset(word: Word) -> list[str]:
     for chosen in word.value.values if isinstance(word.value, Several) else [word.value]:
         named: Any = None
         with contextlib.suppress(ConfigError):  # a preset that is not there is reported with everything else
-            for level in presets.read(word.path, chosen if word.path != "model" or presets.is_file(chosen) else None):
+            for level in presets.read(word.path, chosen if names_preset(replace(word, value=chosen)) else None):
                 named = level.get("plugins", named)
         found += [str(n) for n in (named if isinstance(named, list) else [named]) if n is not None]
     return list(dict.fromkeys(found))

@@ -11,7 +11,7 @@ import copy
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from registry.compose.words import Word
+from registry.compose.words import Word, path_of
 from registry.core import Entry, Registry
 from registry.errors import ConfigError
 from registry.stack import stacks_of
@@ -31,18 +31,22 @@ class Levels:
         self.add(base)
 
     def add(self, level: Mapping[str, Any]) -> None:
-        """Put a level above those that are there: what it chooses for the whole model first, then for single stacks."""
-        for key in sorted(level, key=lambda key: (key != "model", key not in SLOTS)):
-            self.put((str(key),), level[key])
+        """Put a level above those that are there: what it chooses for the whole model first, then for single stacks.
+
+        A key may be a whole path, as on the command line: ``decoder.n_layers``.
+        """
+        chosen = [(path_of(str(key)), value) for key, value in level.items()]
+        for path, value in sorted(chosen, key=lambda one: (one[0] != "model", one[0] not in SLOTS, one[0].count("."))):
+            self.put(tuple(path.split(".")), value)
 
     def put(self, path: Path, value: Any) -> None:
         """Put one value above what stands at ``path``."""
         if path == ("model",):
             self._leave_old_model(value)
         holder = self.config
-        for key in path[:-1]:
+        for depth, key in enumerate(path[:-1], 1):
             inside = holder.get(key)
-            if isinstance(inside, str) and self.is_slot(path[: path.index(key) + 1]):
+            if isinstance(inside, str) and self.is_slot(path[:depth]):
                 inside = {"name": inside}
             if not isinstance(inside, dict):
                 inside = {}

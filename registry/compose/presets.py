@@ -76,6 +76,8 @@ def _levels(file: Path, group: str, above: tuple[Path, ...]) -> Iterator[dict[st
     if not isinstance(held, Mapping):
         raise ConfigError(f"{group}: {file} must be a mapping from paths to values, but holds {held!r}.")
     content = {str(k): v for k, v in held.items() if k != "defaults"}
+    if "plugins" in content:
+        content["plugins"] = _beside(content["plugins"], file)
     own = _packaged(content, file)
     defaults = held.get("defaults") or []
     if not isinstance(defaults, list):
@@ -106,6 +108,14 @@ def _default(entry: Any, file: Path, group: str, above: tuple[Path, ...]) -> Ite
             f"{group}: the defaults in {file} must choose presets or blocks, but {where!r} is neither. "
             f"Presets: {', '.join(groups())}."
         )
+
+
+def _beside(plugins: Any, file: Path) -> Any:
+    """Plugins that a preset names: a file by a path from the folder of the preset, a module as it is."""
+    if isinstance(plugins, list):
+        return [_beside(plugin, file) for plugin in plugins]
+    is_path = isinstance(plugins, str) and (plugins.endswith(".py") or "/" in plugins) and not plugins.startswith("~")
+    return str(file.parent / plugins) if is_path else plugins
 
 
 def _packaged(content: dict[str, Any], file: Path) -> dict[str, Any]:

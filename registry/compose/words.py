@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from registry.errors import ConfigError
-from registry.tables import SLOTS
+from registry.tables import SETTINGS, SLOTS
 from registry.values import guess
 
 SHOWING = ("--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info", "-i", "--shell-completion", "-sc")
@@ -17,6 +17,9 @@ SHOWING = ("--help", "-h", "--hydra-help", "--version", "--cfg", "-c", "--info",
 
 WITH_VALUE = ("--cfg", "-c")
 """Flags that are followed by a value."""
+
+TARGET = "_target_"
+"""The key by which Hydra would build any Python object."""
 
 FLAGS = (*SHOWING, "--multirun", "-m")
 """All flags that there are."""
@@ -89,6 +92,10 @@ def _no_flag(word: str) -> str:
     """The sentence for a flag that there is not. Hydra takes ``-position=alibi`` for ``-p``, and nothing changes."""
     if "=" in word and not word.startswith("--"):
         return f"{word}: must be written without the dash: {word.lstrip('-')}."
+    name = word.partition("=")[0].lstrip("-").replace("-", "_")
+    if name in SETTINGS or name in SLOTS:
+        value = word.partition("=")[2] or ("true" if SETTINGS.get(name) is bool else "...")
+        return f"{word}: must be written as a choice: {name}={value}."
     return f"{word.partition('=')[0]}: must be one of the flags {', '.join(FLAGS)}{guess(word, FLAGS)}"
 
 
@@ -143,6 +150,23 @@ def advice(path: str, text: str) -> str:
 
 _AWKWARD = '"\\'
 """Signs that double quotes do not leave as they are."""
+
+
+def python_objects(words: Iterable[Word]) -> list[str]:
+    """A line for each word that names a Python object, in its path or in a mapping that it chooses."""
+    return [
+        f"{w.typed}: a config must name registered blocks, but this names a Python object."
+        for w in words
+        if TARGET in w.path.split(".") or _holds(w.value, TARGET)
+    ]
+
+
+def _holds(value: Any, key: str) -> bool:
+    if isinstance(value, Several):
+        value = value.values
+    if isinstance(value, Mapping):
+        return key in value or any(_holds(inside, key) for inside in value.values())
+    return isinstance(value, list | tuple) and any(_holds(inside, key) for inside in value)
 
 
 def twice(words: Iterable[Word]) -> list[str]:

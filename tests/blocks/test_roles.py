@@ -90,8 +90,11 @@ def test_what_a_subclass_adds_to_one_of_torchs_modules_has_none():
         def __init__(self):
             super().__init__(2, 2)
             self.narrow = nn.Parameter(torch.zeros(2, 1))
+            self.extra_weight = nn.Parameter(torch.zeros(2))
+            self.weight_bias = nn.Parameter(torch.zeros(2))
 
-    assert roles(Adapted()) == {"weight": "matrix", "bias": "bias", "narrow": None}
+    added = {"narrow": None, "extra_weight": None, "weight_bias": None}
+    assert roles(Adapted()) == {"weight": "matrix", "bias": "bias", **added}
 
 
 def test_what_an_embedding_and_a_head_share_is_one_table():

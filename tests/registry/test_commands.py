@@ -142,6 +142,11 @@ def test_check_runs_the_laws_on_a_file_a_line_a_law(tmp_path, capsys):
     assert any(line.startswith("ok       norm/checked_norm  ") for line in lines)
 
 
+def test_a_name_in_full_that_is_misspelt_is_a_name(capsys):
+    assert main(["check", "norm/rmss"]) == 2
+    assert capsys.readouterr().err.startswith("error: check: no block is named 'norm/rmss'. Did you mean 'norm/rms'?")
+
+
 def test_check_fails_on_a_block_that_breaks_a_law(tmp_path, capsys):
     file = tmp_path / "broken_norm.py"
     text = template("norm", "broken_norm").replace("return ", "return 1 + x.mean(0, keepdim=True) + ")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 from typing import ClassVar
 
 import pytest
@@ -166,6 +167,15 @@ def test_an_argument_that_is_neither_a_fact_nor_a_choice_is_refused(registry, ma
         "Write it as def __init__(self, d_model, /, *, width=64)."
     )
     assert "tool/loose" not in registry
+
+
+def test_a_class_that_leaves_a_promise_open_is_refused(registry):
+    class Promise(abc.ABC):
+        @abc.abstractmethod
+        def cost(self): ...
+
+    with pytest.raises(ConfigError, match=r"test_core\.py:\d+: 'tool/half' must define all that its family promises, "):
+        registry.register("tool/half")(type("Half", (Promise,), {"__module__": __name__}))
 
 
 def test_everything_that_is_wrong_is_said_at_once(registry):

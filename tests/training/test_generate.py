@@ -136,8 +136,10 @@ def test_the_colder_the_likelier_and_the_likeliest_alone_in_the_end(temperature)
     torch.testing.assert_close(equally_likely, torch.tensor([0.5, 0.0, 0.5]), atol=0.03, rtol=0)
 
 
-def test_a_high_temperature_makes_all_alike():
-    torch.testing.assert_close(shares([0.0, 50.0], temperature=1e300), torch.tensor([0.5, 0.5]), atol=0.03, rtol=0)
+@pytest.mark.parametrize("temperature", [1e30, 1e40, 1e308])
+def test_a_high_temperature_makes_all_alike_that_can_be_drawn(temperature):
+    drawn = shares([0.0, 50.0, -torch.inf], temperature=temperature)
+    torch.testing.assert_close(drawn, torch.tensor([0.5, 0.5, 0.0]), atol=0.03, rtol=0)
 
 
 @pytest.mark.parametrize("top_p", [1e-3, 1e-50, 5e-324])
@@ -252,13 +254,13 @@ def test_without_standard_input_there_are_no_prompts(monkeypatch):
 def test_prompts_that_are_not_utf8_are_refused_with_advice_that_fits(tmp_path, stdin, capsys, data, found):
     stdin(data)
     assert main([str(tmp_path)]) == 2
-    assert capsys.readouterr().err == f"a prompt must be UTF-8, but {found}\n"
+    assert capsys.readouterr().err == f"error: a prompt must be UTF-8, but {found}\n"
 
 
 def test_a_prompt_that_is_half_a_character_is_refused(tmp_path, trained, capsys):
     assert main([str(tmp_path), "--prompt", os.fsdecode(b"a\xff")]) == 2
     assert capsys.readouterr().err == (
-        "a prompt must be UTF-8, but byte 1 of --prompt is 0xff. "
+        "error: a prompt must be UTF-8, but byte 1 of --prompt is 0xff. "
         "Convert it, for instance with: iconv -f latin1 -t utf-8\n"
     )
     model, objective, _ = load_run(trained)
@@ -290,12 +292,15 @@ def test_a_prompt_that_is_half_a_character_is_refused(tmp_path, trained, capsys)
 )
 def test_what_can_not_be_is_a_sentence_and_a_status(trained, capsys, words, status, sentence):
     assert main([str(trained), "--prompt", "ab", *words]) == status
-    assert capsys.readouterr().err.strip() == sentence
+    assert capsys.readouterr().err.strip() == f"error: {sentence}"
 
 
 def test_a_folder_that_is_no_run(tmp_path, capsys):
     assert main([str(tmp_path), "--prompt", "a"]) == CheckpointError.status
-    assert capsys.readouterr().err.strip() == f"{tmp_path} must be the folder of a run, but there is no run.json in it."
+    assert (
+        capsys.readouterr().err.strip()
+        == f"error: {tmp_path} must be the folder of a run, but there is no run.json in it."
+    )
     assert MachineError.status == 5
 
 

@@ -340,6 +340,48 @@ def test_a_list_of_callbacks_is_all_there_are(run):
     assert [c["name"] for c in run.jobs[1].spec["callbacks"]] == ["callback/checkpoint", "callback/progress"]
 
 
+def test_text_that_looks_like_a_file_or_a_target_is_text(run):
+    words = ["data=text", "data.path=a/my_target_.yaml", "ckpt_path=mine.yml"]
+    assert run(*words) == 0
+    assert run.jobs[0].spec["data"]["path"] == "a/my_target_.yaml"
+    assert run.jobs[0].overrides == words
+
+
+@pytest.mark.parametrize(
+    "word", ["data={name: text, _target_: os.system}", "attention._target_=x", "norm._target_.a=x"]
+)
+def test_a_python_object_is_refused_wherever_it_stands(run, capsys, word):
+    assert run(word) == 2
+    assert errors(capsys)[0] == f"{word}: a config must name registered blocks, but this names a Python object."
+
+
+def test_what_else_is_wrong_stands_in_the_same_report(run, capsys):
+    def check(config):
+        yield f"trainer.max_steps: must be positive, but got {config['trainer']['max_steps']}."
+
+    for words in (["norm.ep=1"], ["a=[1"], ["seed=1,2"]):
+        assert run(*words, "trainer.max_steps=-5", check=check) == 2
+        assert errors(capsys)[-1] == "trainer.max_steps: must be positive, but got -5."
+
+
+@pytest.mark.parametrize(
+    ("word", "sentence"),
+    [
+        ("--dry-run", "--dry-run: must be written as a choice: dry_run=true."),
+        ("--seed=3", "--seed=3: must be written as a choice: seed=3."),
+        ("--attention", "--attention: must be written as a choice: attention=...."),
+    ],
+)
+def test_a_choice_written_as_a_flag_is_refused_with_the_word(run, capsys, word, sentence):
+    assert run(word) == 2
+    assert errors(capsys) == [sentence]
+
+
+def test_one_run_in_hydras_own_words_is_one_run(run):
+    assert run("hydra.mode=RUN", "seed=3") == 0
+    assert run.jobs[0].number is None
+
+
 def test_names_and_values_that_are_wrong_come_in_one_report(run, capsys):
     assert run("attention=gqqa", "optimizer.lr=fast", "seed=1,2", "norm.epps=3", "a=[1") == 2
     said = " ".join(errors(capsys))

@@ -98,6 +98,32 @@ def test_a_preset_builds_on_others(run):
     assert run.jobs[0].spec["model"]["d_model"] == 32
 
 
+def test_a_preset_chooses_by_paths_as_the_command_line_does(run):
+    Path("mine.yaml").write_text(
+        "decoder.n_layers: 3\nattention.n_kv_heads: 1\nattention: gqa\ndecoder/ffn: mlp\ndecoder.layers.0-1.ffn: geglu\n",
+        encoding="utf-8",
+    )
+    assert run("experiment=./mine.yaml") == 0
+    layers = run.jobs[0].spec["model"]["decoder"]["layers"]
+    assert [layer["ffn"]["name"] for layer in layers] == ["ffn/geglu", "ffn/geglu", "ffn/mlp"]
+    assert layers[0]["mixer"]["n_kv_heads"] == 1
+    assert run("experiment=./mine.yaml", "decoder.n_layers=2", "attention=mha") == 0
+    assert len(run.jobs[0].spec["model"]["decoder"]["layers"]) == 2
+
+
+def test_a_preset_names_plugins_beside_itself(run, tmp_path):
+    Path("there").mkdir()
+    Path("there/beside_preset.py").write_text(
+        "from blocks.norm.rms import RMSNorm\nfrom registry import register\n\n\n"
+        '@register("norm/beside_preset")\nclass Beside(RMSNorm):\n    """Mine."""\n',
+        encoding="utf-8",
+    )
+    Path("there/mine.yaml").write_text("plugins: [./beside_preset.py]\nnorm: beside_preset\n", encoding="utf-8")
+    assert run("experiment=./there/mine.yaml") == 0
+    assert run.layer()["residual"]["norm"]["name"] == "norm/beside_preset"
+    assert run.jobs[0].plugins == [str(tmp_path / "there" / "beside_preset.py")]
+
+
 def test_several_presets_stand_above_each_other(run):
     Path("a.yaml").write_text("attention: {name: gqa, n_kv_heads: 2}\n", encoding="utf-8")
     Path("b.yaml").write_text("attention: {name: linformer}\nmodel: {name: encoder_only}\n", encoding="utf-8")
