@@ -174,8 +174,11 @@ def test_a_class_that_leaves_a_promise_open_is_refused(registry):
         @abc.abstractmethod
         def cost(self): ...
 
-    with pytest.raises(ConfigError, match=r"test_core\.py:\d+: 'tool/half' must define all that its family promises, "):
-        registry.register("tool/half")(type("Half", (Promise,), {"__module__": __name__}))
+    class Half(Promise): ...
+
+    promises = "'tool/half' must define all that its family promises, but has no cost."
+    with pytest.raises(ConfigError, match=rf"test_core\.py:\d+: {promises}$"):
+        registry.register("tool/half")(Half)
 
 
 def test_everything_that_is_wrong_is_said_at_once(registry):

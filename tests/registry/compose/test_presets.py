@@ -100,7 +100,8 @@ def test_a_preset_builds_on_others(run):
 
 def test_a_preset_chooses_by_paths_as_the_command_line_does(run):
     Path("mine.yaml").write_text(
-        "decoder.n_layers: 3\nattention.n_kv_heads: 1\nattention: gqa\ndecoder/ffn: mlp\ndecoder.layers.0-1.ffn: geglu\n",
+        "decoder.n_layers: 3\nattention.n_kv_heads: 1\nattention: gqa\n"
+        "decoder/ffn: mlp\ndecoder.layers.0-1.ffn: geglu\n",
         encoding="utf-8",
     )
     assert run("experiment=./mine.yaml") == 0
