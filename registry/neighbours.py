@@ -21,10 +21,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-PREFIX = "blockwright_plugins_"
-OURS = ("blocks", "conf", "registry", "train", "training")
-"""Top-level names of this project."""
+from blockwright import NAMES
 
+PREFIX = "blockwright_plugins_"
 DIGESTS: dict[str, str] = {}
 """SHA-256 of the sources that were imported, by file."""
 
@@ -69,7 +68,7 @@ def module_of(file: Path) -> ModuleType | None:
 def sources_of(module: ModuleType) -> dict[str, str]:
     """SHA-256 by file: of the module, and of what stands beside it or in its package and was imported with it."""
     top = module.__name__.partition(".")[0]
-    if top in OURS:
+    if top in NAMES:
         return {}
     loaded = {n: f for n, m in list(sys.modules.items()) if isinstance(f := getattr(m, "__file__", None), str)}
     if top == module.__name__ and not hasattr(module, "__path__"):
@@ -101,7 +100,7 @@ def _imported_beside(file: Path, loaded: dict[str, str]) -> set[str]:
         tree = ast.parse(Path(path).read_bytes())
         names = [a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names]
         names += [n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.module and not n.level]
-        tops = {name.partition(".")[0] for name in names} - {*OURS}
+        tops = {name.partition(".")[0] for name in names} - {*NAMES}
         beside = {f for n, f in loaded.items() if n.partition(".")[0] in tops and Path(f).is_relative_to(file.parent)}
         waiting += [f for f in beside if f not in found and f.endswith(".py")]
     return found
@@ -208,7 +207,7 @@ class Neighbours(ast.NodeTransformer):
         return self.homes[top]
 
     def _homes(self, top: str) -> Iterator[str]:
-        if top in sys.stdlib_module_names or top in OURS:
+        if top in sys.stdlib_module_names or top in NAMES:
             return
         beside = sys.modules[self.base].__path__
         if self._stands(top, beside):

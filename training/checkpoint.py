@@ -18,6 +18,7 @@ from lightning.fabric.plugins.io.checkpoint_io import CheckpointIO
 from torch import Tensor, nn
 
 from registry.errors import CheckpointError
+from registry.quoting import advice
 from training.results import write_whole
 
 
@@ -260,7 +261,7 @@ def _another(path: Path) -> str:
         if other != path and digest(other) in _digests(other):
             with contextlib.suppress(*UNREADABLE):
                 _read(other)
-                return f"{other.name} beside it is whole: ckpt_path={other}"
+                return f"{other.name} beside it is whole: {advice('ckpt_path', str(other))}"
     return "There is no other beside it that is whole."
 
 

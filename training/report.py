@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from registry import REGISTRY
 from registry.program import program, python
+from registry.quoting import advice
 from training.console import Console, console, count, crop, duration, size
 from training.results import Record, read_records
 from training.summary import Part, Summary
@@ -303,17 +304,17 @@ def next_commands(record: Record, folder: Path) -> list[str]:
         prompt = record.data.get("prompt") or "..."
         gap = "=" if prompt.startswith("-") else " "  # argparse would take it for an option
         commands.append(f"{shlex.quote(python())} -m training.generate {place} --prompt{gap}{shlex.quote(prompt)}")
-    again = f"{train} rerun={place}"
+    again = f"{train} {advice('rerun', str(folder))}"
     if record.status == "diverged":
         lr = (record.spec.get("optimizer") or {}).get("lr")
         return [*commands, f"{again} optimizer.lr={lr / 3:.2g}" if lr else again]
     if "last" in record.files:
-        last = shlex.quote(str(folder / record.files["last"]))
+        last = advice("ckpt_path", str(folder / record.files["last"]))
         steps = (record.spec.get("trainer") or {}).get("max_steps")
         more = ""
         if isinstance(steps, int) and steps > 0 and record.status == "done":
             more = f" trainer.max_steps={2 * steps}"
-        commands.append(f"{again} ckpt_path={last}{more}")
+        commands.append(f"{again} {last}{more}")
     if record.status == "done":
         commands.append(f"{again} seed={record.seed + 1}")
     return commands

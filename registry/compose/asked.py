@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from registry.compose.words import Word, spelt
+from registry.compose.words import Word
+from registry.quoting import spelt
 from registry.slots import Resolved
 from registry.tables import RUN_LISTS, SLOTS, STACK_SLOTS
 

@@ -25,10 +25,11 @@ from omegaconf.errors import OmegaConfBaseException
 
 from registry.compose import presets
 from registry.compose.messages import in_our_words
-from registry.compose.words import Several, Word, advice, path_of, replaced, spelt
+from registry.compose.words import Several, Word, path_of, replaced
 from registry.errors import ConfigError
 from registry.options import Option
 from registry.program import as_started
+from registry.quoting import advice, spelt
 
 VERSION = {"version_base": "1.3"} if hydra.__version__.startswith("1.3") else {}
 """``version_base``, which Hydra 1.3 needs and Hydra 1.4 deprecates."""

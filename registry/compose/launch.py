@@ -25,20 +25,11 @@ from registry.compose.folders import reserve, sweep_up
 from registry.compose.levels import Levels, words_above
 from registry.compose.messages import report
 from registry.compose.values import interpolated, read_yaml, revealed, to_yaml
-from registry.compose.words import (
-    SHOWING,
-    Several,
-    Word,
-    path_of,
-    python_objects,
-    single,
-    spelt,
-    split_words,
-    twice,
-)
+from registry.compose.words import SHOWING, Several, Word, path_of, python_objects, single, split_words, twice
 from registry.core import REGISTRY, Registry
 from registry.errors import STOPPED, BlockwrightError, CheckpointError, ConfigError
 from registry.options import Known, options, shown_in_full
+from registry.quoting import spelt
 from registry.scan import builtin
 from registry.slots import Resolved, trace
 from registry.tables import MODEL_SLOTS, RUN_SLOTS, STACK_SLOTS

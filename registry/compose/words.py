@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
-import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from registry.errors import ConfigError
+from registry.quoting import advice, spelt
 from registry.tables import SETTINGS, SLOTS
 from registry.values import guess
 
@@ -104,52 +103,6 @@ def path_of(typed: str) -> str:
     path = typed.partition("=")[0].lstrip("+~").replace("/", ".")
     slot = path.removesuffix(".name")
     return slot if slot.rpartition(".")[2] in SLOTS else path
-
-
-def spelt(value: Any) -> str:
-    """A value as a person would type it behind the ``=``: text in quotes where it needs them."""
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, Mapping):
-        return "{" + ",".join(f"{spelt(str(k))}:{spelt(v)}" for k, v in value.items()) + "}"
-    if isinstance(value, list | tuple):
-        return "[" + ",".join(map(spelt, value)) + "]"
-    if isinstance(value, str):
-        return value if _bare(value) else quoted(value)
-    return str(value)
-
-
-def _bare(text: str) -> bool:
-    """The text means itself without quotes: it is no number, no truth value, and holds no special sign."""
-    if re.fullmatch(r"\$\{[\w.:/]+\}", text):
-        return True  # an interpolation, as in ${oc.env:HOME}
-    special = re.fullmatch(r"(?i:null|true|false|nan|inf|[-+]?inf|[-+]?nan)", text)
-    return bool(re.fullmatch(r"[A-Za-z_./][\w./*-]*", text, re.ASCII)) and not special
-
-
-def quoted(text: str) -> str:
-    """Text in single quotes, so that the parser of values gives it back unchanged."""
-    # Backslashes are doubled only where they stand before a quote, the closing one included.
-    inside = re.sub(r"(\\*)'", lambda found: f"{found[1] * 2}\\'", text)
-    inside = re.sub(r"(\\+)\Z", lambda found: found[1] * 2, inside)
-    return f"'{inside}'"
-
-
-def literal(text: str) -> str:
-    """Text of which nothing is an interpolation any more: ``${`` means itself."""
-    return re.sub(r"(\\*)\$\{", lambda found: f"{found[1] * 2}\\${{", text)
-
-
-def advice(path: str, text: str) -> str:
-    """A word that chooses some text, as it can be copied into a shell."""
-    text = literal(text)
-    return shlex.quote(f"{path}={quoted(text) if set(text) & set(_AWKWARD) else chr(34) + text + chr(34)}")
-
-
-_AWKWARD = '"\\'
-"""Signs that double quotes do not leave as they are."""
 
 
 def python_objects(words: Iterable[Word]) -> list[str]:

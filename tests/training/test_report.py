@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from registry import factory
+from registry.compose.hydra import parse
 from training import report
 from training.console import Console, count, crop, duration, printable, rate, size
 from training.generate import parse
@@ -356,3 +357,12 @@ def test_jobs_with_the_very_same_losses_are_flagged(paper):
 def one_line(paper):
     """What was printed, as if the paper were wide."""
     return " ".join(paper.stream.text.split())
+
+
+def test_commands_can_be_copied_whatever_the_folder_is_called(tmp_path):
+    folder = tmp_path / "lauf 1 é's"
+    made = record(files={"last": "checkpoints/last.ckpt"}, command=["python", "train.py"], spec={})
+    resume, again = report.next_commands(made, folder)
+    for command, path in ((resume, "rerun"), (again, "rerun"), (resume, "ckpt_path")):
+        (word,) = (w for w in shlex.split(command) if w.startswith(f"{path}="))
+        assert str(parse(word).value).startswith(str(folder))

@@ -10,7 +10,7 @@ import pytest
 
 from registry import REGISTRY
 from registry.compose import Job, launch
-from registry.compose.words import spelt
+from registry.quoting import spelt
 
 BLOCKS = {
     "attention": {"mha": {"n_heads": 4}, "gqa": {"n_heads": 4, "n_kv_heads": 2}, "mqa": {"n_heads": 4}},

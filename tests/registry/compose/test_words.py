@@ -14,7 +14,8 @@ import pytest
 from registry import ConfigError
 from registry.compose import Job, launch
 from registry.compose.hydra import parse
-from registry.compose.words import Several, advice, literal, quoted, spelt
+from registry.compose.words import Several
+from registry.quoting import advice, literal, quoted, spelt
 
 ALPHABET = "abcXYZ019 \t\n.,;:!?#&~<>|=+-*/\\\\\\'\"\"''`()[]{}$${%@^_éüß日本語🙂\x01\x7f"
 WORDS = [
