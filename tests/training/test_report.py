@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from registry import factory
-from registry.compose.hydra import parse
+from registry.compose.hydra import parse as parse_word
 from training import report
 from training.console import Console, count, crop, duration, printable, rate, size
 from training.generate import parse
@@ -261,8 +261,8 @@ def test_the_end_card_tells_the_best_the_files_and_what_may_come_next(paper, pyt
         "files  runs/a b/checkpoints/best.ckpt",
         "       runs/a b/checkpoints/last.ckpt",
         """next   python -m training.generate 'runs/a b' --prompt 'All the world'"'"'s'""",
-        "       blockwright rerun='runs/a b' ckpt_path='runs/a b/checkpoints/last.ckpt' trainer.max_steps=16",
-        "       blockwright rerun='runs/a b' seed=5",
+        """       blockwright 'rerun="runs/a b"' 'ckpt_path="runs/a b/checkpoints/last.ckpt"' trainer.max_steps=16""",
+        """       blockwright 'rerun="runs/a b"' seed=5""",
     ]
 
 
@@ -365,4 +365,4 @@ def test_commands_can_be_copied_whatever_the_folder_is_called(tmp_path):
     resume, again = report.next_commands(made, folder)
     for command, path in ((resume, "rerun"), (again, "rerun"), (resume, "ckpt_path")):
         (word,) = (w for w in shlex.split(command) if w.startswith(f"{path}="))
-        assert str(parse(word).value).startswith(str(folder))
+        assert str(parse_word(word).value).startswith(str(folder))
