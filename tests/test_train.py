@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from registry.compose import launch
-from registry.compose.words import quoted
+from registry.quoting import quoted
 from train import compare, train
 from training.checkpoint import load
 from training.generate import main as generate
@@ -213,7 +213,7 @@ def test_a_signal_while_the_program_starts_is_no_traceback(handler):
     """In a process of its own: a shell may have it ignore the signal, as one does that starts it in the background."""
     start = (
         "import signal, train, registry.compose as compose;"
-        "compose.launch = lambda *args: signal.raise_signal(signal.SIGINT); train.main()"
+        "compose.launch = lambda *args, **more: signal.raise_signal(signal.SIGINT); train.main()"
     )
     done = subprocess.run(
         [sys.executable, "-c", start],
