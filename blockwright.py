@@ -11,9 +11,12 @@ import csv
 import importlib.metadata
 import importlib.util
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
+from typing import NoReturn
 
 ROOT = Path(__file__).resolve().parent
 NAMES = "blocks", "conf", "registry", "train", "training"
@@ -21,19 +24,33 @@ ENVIRONMENT = 5
 """Exit status: something that this machine does not have (``registry.errors.MachineError``)."""
 
 
+STOPPED = 75
+"""Exit status: stopped by a signal (``registry.errors.STOPPED``)."""
+
+
 def main() -> None:
     """The command ``blockwright``, which is ``python train.py``."""
-    require_ours()
+    start()
     from train import main as train
 
     train()
 
 
-def require_ours() -> None:
-    """For commands: print what ``taken`` finds and exit with status 5, or return."""
+def start() -> None:
+    """The first thing that a command does, before it imports what takes a while: answer signals, require our packages.
+
+    ``registry.program.run`` takes the signals over. Where a package is another project's: status 5.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stopped)
     if found := taken():
         print(*(f"error: {line}" for line in found), sep="\n", file=sys.stderr)
         raise SystemExit(ENVIRONMENT)
+
+
+def _stopped(number: int, frame: FrameType | None) -> NoReturn:
+    os.write(2, f"stopped by {signal.Signals(number).name}\n".encode())
+    os._exit(STOPPED)  # what is being imported may catch an exception and go on
 
 
 def taken() -> list[str]:

@@ -41,7 +41,7 @@ def wrong(config: Mapping[str, Any]) -> Iterator[str]:
 
 def main() -> None:
     """The whole program, once the names of our packages are seen to be ours."""
-    blockwright.require_ours()
+    blockwright.start()
     from registry.program import run
 
     def command() -> int:

@@ -191,5 +191,5 @@ def profile(words: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    blockwright.require_ours()
+    blockwright.start()
     run(main)

@@ -19,7 +19,7 @@ MODELS = {
     "convolution": "convolution/word_window",
     "position": "position/kerple",
     "mask": "mask/dilated",
-    "norm": "norm/rms",
+    "norm": "norm/scale",
     "ffn": "ffn/mlp",
     "residual": "residual/rezero",
     "optimizer": "optimizer/sgd",

@@ -23,6 +23,7 @@ from pathlib import Path
 import blockwright
 from registry.errors import ConfigError, MachineError
 from registry.neighbours import PREFIX, digest_now, import_file, module_of, sources_of
+from registry.program import uninterrupted
 
 ENTRY_POINTS = "blockwright.blocks"
 VARIABLE = "BLOCKWRIGHT_PLUGINS"
@@ -62,11 +63,12 @@ def load_builtin() -> None:
     """Import our own blocks and what trains them."""
     if found := blockwright.taken():
         raise MachineError("\n".join(found))
-    importlib.import_module("blocks")
-    training = importlib.import_module("training")
-    for family in sorted(Path(str(training.__file__)).parent.iterdir()):
-        if (family / "__init__.py").exists():
-            importlib.import_module(f"training.{family.name}")
+    with uninterrupted():
+        importlib.import_module("blocks")
+        training = importlib.import_module("training")
+        for family in sorted(Path(str(training.__file__)).parent.iterdir()):
+            if (family / "__init__.py").exists():
+                importlib.import_module(f"training.{family.name}")
 
 
 def load_installed() -> None:

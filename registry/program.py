@@ -10,7 +10,9 @@ import shlex
 import shutil
 import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any, NoReturn
@@ -144,6 +146,23 @@ def run(command: Callable[[], int], *, goes_on: bool = False, idle: str = "") ->
             _report_lost(output.lost, "Send it to where there is room.")
         status = status or MachineError.status
     raise SystemExit(status)
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Signals wait until this ends. torch goes on when its import of numpy is interrupted, and fails later."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    waiting: list[int] = []
+    before = {n: signal.signal(n, lambda number, _: waiting.append(number)) for n in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number in waiting[:1]:
+            signal.raise_signal(number)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:

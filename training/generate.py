@@ -17,7 +17,7 @@ from typing import Any
 import blockwright
 
 if __name__ == "__main__":
-    blockwright.require_ours()  # before the packages of ours are imported, which may be another project's
+    blockwright.start()  # before the packages of ours are imported, which may be another project's
 
 import numpy as np
 import torch

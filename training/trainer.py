@@ -182,7 +182,8 @@ def fitted(choices: Mapping[str, Any], n_batches: int, n_val_batches: int) -> di
     """``choices`` for data of so many batches in an epoch and in a validation.
 
     Raises:
-        ConfigError: A share of the batches is none, or an epoch ends before its first validation.
+        ConfigError: A share of the batches is none, an epoch ends before its first validation, or the run before
+            the least number of its steps or epochs.
     """
     lines = []
     for name, count in (("limit_train_batches", n_batches), ("limit_val_batches", n_val_batches)):
@@ -201,9 +202,22 @@ def fitted(choices: Mapping[str, Any], n_batches: int, n_val_batches: int) -> di
             f"trainer.val_check_interval: must be at most {steps}, the steps of an epoch, where "
             f"trainer.check_val_every_n_epoch is set, but got {every}. Set that to null to count steps across epochs."
         )
+    lines += _out_of_reach(choices, steps)
     if lines:
         raise ConfigError("\n".join(lines))
     return {**choices, "accumulate_grad_batches": accumulated}
+
+
+def _out_of_reach(choices: Mapping[str, Any], steps: int) -> Iterator[str]:
+    """Least numbers that a run ends before; ``steps`` make an epoch."""
+    epochs, most = choices.get("min_epochs"), choices.get("max_steps")
+    if is_whole(epochs, 1) and is_whole(most, 1) and epochs * steps > most:
+        fit = most // steps
+        yield f"trainer.min_epochs: must be at most {fit}, the epochs in trainer.max_steps={most}, but got {epochs}."
+    least, epochs = choices.get("min_steps"), choices.get("max_epochs")
+    if is_whole(least, 1) and is_whole(epochs, 1) and epochs * steps < least:
+        fit = epochs * steps
+        yield f"trainer.min_steps: must be at most {fit}, the steps in trainer.max_epochs={epochs}, but got {least}."
 
 
 def limited_batches(choices: Mapping[str, Any], n_batches: int) -> int:

@@ -7,10 +7,11 @@ import functools
 import inspect
 import itertools
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
@@ -31,50 +32,55 @@ from blocks.contracts import (
 from blocks.laws.reader import Reader
 from blocks.laws.trying import D, V, draw, dtype_and_device, full, hold, stirred
 
+C = TypeVar("C", FlopCounterMode, "Trace")
+
 # What is measured ---------------------------------------------------------------------------------------------------
 
 
 def count_flops(block: nn.Module, length: int, memory: int | None = None) -> int:
     """FLOPs of the forward of one row of ``length`` tokens; with ``memory``, of one that reads so many others."""
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        _forward(block, length, memory)
-    return counter.get_total_flops()
+    return _counted(lambda: FlopCounterMode(display=False), block, length, memory).get_total_flops()
 
 
 def trace(block: nn.Module, length: int, memory: int | None = None) -> Trace:
     """What the operations of such a forward write, and how many follow one another."""
-    with torch.no_grad(), Trace() as counter:
-        _forward(block, length, memory)
+    return _counted(Trace, block, length, memory)
+
+
+def _counted(make: Callable[[], C], block: nn.Module, length: int, memory: int | None) -> C:
+    """What counts during a forward on the meta device, where operations have shapes only.
+
+    A block that decides by values has none there, and runs where it is, with products that can be counted.
+    """
+    ghost, device = copy.deepcopy(block).to("meta"), dtype_and_device(block)["device"]
+    try:
+        with torch.no_grad(), make() as counter:
+            _forward(ghost, length, memory, torch.device("meta"))
+    except RuntimeError:
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), make() as counter:
+            _forward(block, length, memory, device)
     return counter
 
 
-def _forward(block: nn.Module, length: int, memory: int | None) -> None:
-    """On the meta device, where operations have shapes only."""
-    ghost, dtype = _ghost(block), dtype_and_device(block)["dtype"]
-    if isinstance(ghost, Model):
-        tokens = torch.zeros(1, length, dtype=torch.long, device="meta")
-        source = torch.zeros(1, length if memory is None else memory, dtype=torch.long, device="meta")
+def _forward(block: nn.Module, length: int, memory: int | None, device: torch.device) -> None:
+    def whole(length: int) -> Layout:
+        heads = torch.zeros(1, length, dtype=torch.long, device=device)
+        return Layout.full(1, length, device)._replace(heads=heads).fresh()
 
-        encode = getattr(ghost, "encode", None)
-        read = None if encode is None else encode(source, _whole(source.shape[1]).fresh())
-        ghost(tokens, _whole(length).fresh(), None, read)
+    other = length if memory is None else memory
+    if isinstance(block, Model):
+        tokens = torch.zeros(1, length, dtype=torch.long, device=device)
+        source = torch.zeros(1, other, dtype=torch.long, device=device)
+        encode = getattr(block, "encode", None)
+        read = None if encode is None else encode(source, whole(other))
+        block(tokens, whole(length), None, read)
         return
-    x = torch.empty(1, length, D, dtype=dtype, device="meta")
+    dtype = dtype_and_device(block)["dtype"]
+    x = torch.ones(1, length, D, dtype=dtype, device=device)
     if memory is None:
-        ghost(x, _whole(length).fresh())
+        block(x, whole(length))
     else:
-        read = Memory(torch.empty(1, memory, D, dtype=dtype, device="meta"), _whole(memory))
-        ghost(x, _whole(length).fresh(), None, read)
-
-
-def _ghost(block: nn.Module) -> nn.Module:
-    """The block on the meta device; itself, if it is there."""
-    return block if dtype_and_device(block)["device"] == torch.device("meta") else copy.deepcopy(block).to("meta")
-
-
-def _whole(length: int) -> Layout:
-    heads = torch.zeros(1, length, dtype=torch.long, device="meta")
-    return Layout.full(1, length, "meta")._replace(heads=heads)
+        block(x, whole(length), None, Memory(torch.ones(1, other, D, dtype=dtype, device=device), whole(other)))
 
 
 class Trace(TorchDispatchMode):
@@ -262,12 +268,12 @@ def _chains(block: nn.Module, memory: int | None) -> tuple[tuple[int, ...], list
     The last is whether they are enough: a block may refuse rows of so many. A chain is the longest of those side by
     side, so it is the loop's only where the rest is short beside it.
     """
-    ghost, short, long = _ghost(block), (16, 32, 64), (1024, 2048, 4096)
-    chain = [trace(ghost, n, memory).chain for n in short]
+    short, long = (16, 32, 64), (1024, 2048, 4096)
+    chain = [trace(block, n, memory).chain for n in short]
     if _loops(chain):
         return short, chain, False
     try:
-        return long, [trace(ghost, n, memory).chain for n in long], True
+        return long, [trace(block, n, memory).chain for n in long], True
     except ValueError:
         return short, chain, False
 
@@ -401,11 +407,7 @@ SHORT, LONG, LINEAR = 512, 1024, 3.0
 
 def growth(block: nn.Module) -> float:
     """How much more work a row of twice the length is: products, and numbers that are written."""
-    ghost, work = _ghost(block), []
-    for length in (SHORT, LONG):
-        with torch.no_grad(), Trace() as made, FlopCounterMode(display=False) as products:
-            _forward(ghost, length, None)
-        work.append(made.written + products.get_total_flops())
+    work = [trace(block, length).written + count_flops(block, length) for length in (SHORT, LONG)]
     return work[1] / max(work[0], 1)
 
 

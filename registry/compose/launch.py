@@ -252,6 +252,9 @@ class _Launch:
         """All levels in one: the defaults, presets in the order of ``conf/config.yaml``, then the words."""
         words, levels = list(words), Levels(self.base, self.registry)
         chosen = {w.path: w.value for w in words if names_preset(w)}
+        below = [w.path for w in words if w.path.partition(".")[0] in preset_groups() and not names_preset(w)]
+        if below:
+            raise ConfigError("\n".join(map(presets.has_no_values, below)))
         for group in ("model", *preset_groups()):
             for level in presets.read(group, chosen.get(group)):
                 levels.add(level)

@@ -39,6 +39,13 @@ def in_our_words(error: BaseException) -> str:
         group, _, name = missing[1].rpartition("/")
         options = re.findall(r"^\t(\S+)$", text, re.MULTILINE)
         return f"{group or 'config'}: no option is named {name!r}{guess(name, options)}"
+    if not_there := re.search(r"Could not override '([^']+)'|Key '([^']+)' (?:is )?not in '", text):
+        return f"{not_there[1] or not_there[2]}: Hydra has no such value."
+    if "INTERVAL_SWEEP" in text:
+        return (
+            "interval(...): must be values that are written out, as in optimizer.lr=1e-3,3e-4, because Hydra's own "
+            "sweeper takes no intervals. A plugin may, such as hydra/sweeper=optuna."
+        )
     if several := re.search(r"Multiple values for ([\w/@.]+)", text):
         return f"{several[1]}: must be chosen once, but is chosen several times."
     lines = [ln.strip() for ln in text.splitlines() if ln.strip() and "+" not in ln and "HYDRA_FULL_ERROR" not in ln]

@@ -69,6 +69,15 @@ def read(group: str, chosen: Any) -> Iterator[dict[str, Any]]:
             yield from _levels(find(group, name), group, ())
 
 
+def has_no_values(path: str) -> str:
+    """The sentence for a path below a group of presets."""
+    group, _, below = path.partition(".")
+    return (
+        f"{path}: must be written without {group!r}, as {below}=..., because {group} chooses a preset, whose values "
+        "are changed where they stand in the config."
+    )
+
+
 def _levels(file: Path, group: str, above: tuple[Path, ...]) -> Iterator[dict[str, Any]]:
     if file in above:
         raise ConfigError(f"{group}: {file} must not be a part of itself.")
@@ -76,6 +85,12 @@ def _levels(file: Path, group: str, above: tuple[Path, ...]) -> Iterator[dict[st
     if not isinstance(held, Mapping):
         raise ConfigError(f"{group}: {file} must be a mapping from paths to values, but holds {held!r}.")
     content = {str(k): v for k, v in held.items() if k != "defaults"}
+    for key in content:
+        if key in groups():
+            raise ConfigError(
+                f"{group}: {file} must choose another preset in its list defaults, as in '- /{key}: name', but it has "
+                f"a value {key!r}."
+            )
     if "plugins" in content:
         content["plugins"] = _beside(content["plugins"], file)
     own = _packaged(content, file)

@@ -92,6 +92,26 @@ def test_a_signal_is_a_sentence_and_status_75(number, ignored):
     assert (done.returncode, done.stdout, done.stderr) == (75, "", f"stopped by {number.name}\n")
 
 
+def test_a_signal_before_anything_is_imported_is_a_sentence_and_status_75():
+    work = "import blockwright, signal; blockwright.start(); signal.raise_signal(signal.SIGINT); print('goes on')"
+    done = subprocess.run([sys.executable, "-c", work], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (75, "", "stopped by SIGINT\n")
+
+
+def test_a_signal_waits_for_an_import_that_would_go_on_without_it():
+    work = (
+        "import signal, sys; from registry.program import run, uninterrupted\n"
+        "def work():\n"
+        "    with uninterrupted():\n"
+        "        signal.raise_signal(signal.SIGTERM)\n"
+        "        print('imported')\n"
+        "    print('goes on')\n"
+        "run(work)"
+    )
+    done = subprocess.run([sys.executable, "-c", work], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (75, "imported\n", "stopped by SIGTERM\n")
+
+
 def test_a_signal_after_the_work_does_not_change_the_status():
     work = (
         "import atexit, signal; from registry.program import run;"

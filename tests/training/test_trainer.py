@@ -141,6 +141,20 @@ def test_a_validation_that_no_epoch_is_long_enough_for():
     )
 
 
+def test_a_least_number_that_the_run_ends_before():
+    choices = {"min_epochs": 3, "max_steps": 12, "accumulate_grad_batches": 3}
+    assert fitted(choices, 10, 1) == choices  # 4 steps an epoch
+    with pytest.raises(ConfigError) as refusal:
+        fitted({**choices, "max_steps": 11}, 10, 1)
+    assert str(refusal.value) == (
+        "trainer.min_epochs: must be at most 2, the epochs in trainer.max_steps=11, but got 3."
+    )
+    fitted({"min_steps": 20, "max_epochs": 2, "max_steps": -1}, 10, 1)
+    with pytest.raises(ConfigError) as refusal:
+        fitted({"min_steps": 21, "max_epochs": 2, "max_steps": -1}, 10, 1)
+    assert str(refusal.value) == "trainer.min_steps: must be at most 20, the steps in trainer.max_epochs=2, but got 21."
+
+
 def test_more_micro_batches_than_an_epoch_has_are_those_of_an_epoch():
     assert fitted({"accumulate_grad_batches": 10**30}, 10, 1)["accumulate_grad_batches"] == 10
 
@@ -156,7 +170,14 @@ def test_lengths_of_time():
         {"accumulate_grad_batches": 10**30, "limit_train_batches": 2},
         {"max_steps": None, "max_epochs": 1, "limit_train_batches": 2, "limit_val_batches": 0.5},
         {"val_check_interval": "00:00:30:00", "max_time": {"hours": 1}, "deterministic": "warn", "benchmark": False},
-        {"min_epochs": 3, "gradient_clip_val": 0, "detect_anomaly": True, "sync_batchnorm": True, "precision": 64},
+        {
+            "min_epochs": 2,
+            "limit_train_batches": 1,
+            "gradient_clip_val": 0,
+            "detect_anomaly": True,
+            "sync_batchnorm": True,
+            "precision": 64,
+        },
         {"profiler": "simple", "log_every_n_steps": 10**30, "check_val_every_n_epoch": 2},
     ],
     ids=lambda choices: next(iter(choices)),

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import glob
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NoReturn
 
 from registry import register
 from registry.errors import DataError
@@ -103,9 +105,27 @@ def _find(path: str | list[str], name: str) -> list[Document]:
 
 
 def _matches(path: Path) -> list[Path]:
-    if path.is_dir():
-        inside = (p for p in path.rglob("*") if not any(part.startswith(".") for part in p.relative_to(path).parts))
-        return sorted(p for p in inside if p.is_file())
-    if path.is_file():
-        return [path]
-    return sorted(p for p in map(Path, glob.glob(str(path), recursive=True)) if p.is_file())
+    """The files that ``path`` names: itself, those in it as a folder, or those that fit it as a pattern.
+
+    Raises:
+        DataError: A folder or a file can not be looked at.
+    """
+    try:
+        if path.is_dir():
+            return sorted(_inside(path))
+        if path.is_file():
+            return [path]
+        return sorted(p for p in map(Path, glob.glob(str(path), recursive=True)) if p.is_file())
+    except OSError as error:
+        raise DataError(f"data: {error.filename} must be readable, but it is not ({error.strerror}).") from error
+
+
+def _inside(folder: Path) -> Iterator[Path]:
+    """The files in a folder and its folders, without hidden ones."""
+
+    def refuse(error: OSError) -> NoReturn:
+        raise error  # os.walk, like Path.rglob, passes over what it can not read
+
+    for where, folders, files in os.walk(folder, onerror=refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (p for name in files if not name.startswith(".") and (p := Path(where, name)).is_file())

@@ -23,7 +23,7 @@ from blocks.laws import (
     reaches_what_it_says,
     takes_the_steps_it_says,
 )
-from blocks.laws.cost import growth, held, state_after
+from blocks.laws.cost import count_flops, growth, held, state_after
 from blocks.matrix import lowered
 
 
@@ -95,6 +95,18 @@ def test_a_block_that_declares_no_state_and_keeps_every_token_is_found():
         Broken, match=r"^cost declares 0 bytes of state in torch.float64 after 6 tokens in 1 calls, but 3072"
     ):
         holds_what_it_says(Hiding(Mask(True)).double())
+
+
+def test_a_block_that_decides_by_values_is_counted_where_it_is():
+    plain, deciding = (mixer_of("attention/mha", Mask(True)) for _ in range(2))
+
+    def read(_, given):
+        given[0].sum().item()
+
+    deciding.register_forward_pre_hook(read)
+    assert count_flops(deciding, 16) == count_flops(plain, 16) > 0
+    costs_what_it_says(deciding)
+    takes_the_steps_it_says(deciding)
 
 
 def test_a_view_holds_all_that_it_is_a_view_of():

@@ -382,6 +382,27 @@ def test_one_run_in_hydras_own_words_is_one_run(run):
     assert run.jobs[0].number is None
 
 
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (
+            ["debug.seed=3"],
+            "debug.seed: must be written without 'debug', as seed=..., because debug chooses a preset, whose "
+            "values are changed where they stand in the config.",
+        ),
+        (
+            ["-m", "seed=interval(0,1)"],
+            "interval(...): must be values that are written out, as in optimizer.lr=1e-3,3e-4, because Hydra's own "
+            "sweeper takes no intervals. A plugin may, such as hydra/sweeper=optuna.",
+        ),
+        (["hydra.sweeper.foo=3"], "hydra.sweeper.foo: Hydra has no such value."),
+    ],
+)
+def test_words_about_presets_and_about_hydra(run, capsys, words, sentence):
+    assert run(*words) == 2
+    assert errors(capsys) == [sentence]
+
+
 def test_names_and_values_that_are_wrong_come_in_one_report(run, capsys):
     assert run("attention=gqqa", "optimizer.lr=fast", "seed=1,2", "norm.epps=3", "a=[1") == 2
     said = " ".join(errors(capsys))

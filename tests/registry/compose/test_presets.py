@@ -160,6 +160,11 @@ def test_files_of_ones_own_are_found_from_any_folder(run, tmp_path):
     [
         (None, "experiment: there must be a file './mine.yaml', but "),
         ("- 1\n", "experiment: {file} must be a mapping from paths to values, but holds [1]."),
+        (
+            "debug: tiny\n",
+            "experiment: {file} must choose another preset in its list defaults, as in '- /debug: name', but it has a "
+            "value 'debug'.",
+        ),
         ("a: [\n", "{file}: must be a YAML file that can be read, but: "),
         ("defaults: 3\n", "experiment: defaults in {file} must be a list, but got 3."),
         (

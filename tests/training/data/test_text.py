@@ -1,6 +1,7 @@
 """Running text: which files it takes, what its batches hold, what it says of itself, what it refuses."""
 
 import math
+import os
 from itertools import islice
 from pathlib import Path
 
@@ -292,6 +293,22 @@ def test_refuses_a_missing_file(tmp_path: Path):
     missing = f"{tmp_path}/val"
     expected = said.format(missing, Path.cwd()).replace("data.path", "data.val_path")
     assert refused(tmp_path / "a", val_path=missing) == expected
+
+
+def test_refuses_what_can_not_be_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    long = f"{tmp_path}/{'x' * 300}"
+    assert refused(long) == f"data: {long} must be readable, but it is not (File name too long)."
+    (tmp_path / "a").write_text(LINES, encoding="utf-8")
+    (tmp_path / "closed").mkdir()
+    scan = os.scandir
+
+    def scandir(path):
+        if Path(path).name == "closed":  # what a person without rights sees; root may look everywhere
+            raise PermissionError(13, "Permission denied", path)
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert refused(tmp_path) == f"data: {tmp_path / 'closed'} must be readable, but it is not (Permission denied)."
 
 
 def test_refuses_empty_files(tmp_path: Path):
