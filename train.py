@@ -25,10 +25,12 @@ def train(job: Job) -> Record:
 
 def compare(records: list[Record]) -> int:
     """The end of a multi-run: a table of its jobs."""
+    from registry.errors import STOPPED
     from training.report import show_jobs
 
     show_jobs(records)
-    return int(any(record.status for record in records))
+    stopped = any(record.status == STOPPED for record in records)
+    return STOPPED if stopped else int(any(record.status for record in records))
 
 
 def wrong(config: Mapping[str, Any]) -> Iterator[str]:

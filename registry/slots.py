@@ -18,14 +18,15 @@ from registry.chosen import Chosen, Level
 from registry.core import REGISTRY, Completion, Entry, Registry
 from registry.stack import OneStack, nothing_to_read, reads, stacks_of
 from registry.tables import (
+    BLOCK_SLOTS,
     FALLBACK,
     LAYER_SLOTS,
     MODEL_SLOTS,
     RUN_LISTS,
     RUN_SLOTS,
+    SEEDS,
     SETTINGS,
     STACK_SETTINGS,
-    STACK_SLOTS,
 )
 from registry.values import MisfitError, fit, guess
 
@@ -68,7 +69,7 @@ class Resolution:
     def __init__(self, config: Mapping[str, Any], registry: Registry, known: Sequence[str]) -> None:
         self.config = config
         self.registry = registry
-        self.known = {*STACK_SLOTS, *MODEL_SLOTS, *RUN_SLOTS, *RUN_LISTS, *SETTINGS, "model", *known}
+        self.known = {*BLOCK_SLOTS, *SETTINGS, "model", *known}
         self.completion = Completion(registry)
         self.complain = self.completion.complain
         self.origins: dict[str, str] = {}
@@ -269,12 +270,18 @@ class Resolution:
     # Settings, and keys that mean nothing -----------------------------------------------------------------------
 
     def _is_setting(self, key: str) -> bool:
-        blocks = (STACK_SLOTS, MODEL_SLOTS, RUN_SLOTS, RUN_LISTS, ("model", "params", "backend"))
-        return key in self.known and not any(key in group for group in blocks)
+        return key in self.known and key not in BLOCK_SLOTS and key not in ("model", "params", "backend")
 
     def _setting(self, key: str, value: Any) -> Any:
         try:
-            return fit(value, SETTINGS.get(key, Any), lambda v, _: v)
+            if key == "plugins" and isinstance(value, str):
+                raise MisfitError(f"must be a list, as in plugins=[{value}], but got {value!r}.")
+            if value == "":
+                raise MisfitError("must not be empty; leave it out, or say null, but got ''.")
+            setting = fit(value, SETTINGS.get(key, Any), lambda v, _: v)
+            if key == "seed" and not 0 <= setting < SEEDS:
+                raise MisfitError(f"must be a whole number from 0 to {SEEDS - 1}, but got {setting}.")
+            return setting
         except MisfitError as misfit:
             self.complain(f"{key}: {misfit}")
             return None
@@ -307,10 +314,13 @@ class Resolution:
                     f"Models with that stack: {', '.join(owners)}."
                 )
             elif not owners:
+                fills = [s for s, families in BLOCK_SLOTS.items() if key in families]
                 homes = [h for h in self.homes.get(key, []) if h not in self.completion.problems]
                 near = (
                     f". Did you mean {' or '.join(map(repr, homes[:3]))}?" if homes else guess(key, sorted(self.known))
                 )
+                if fills:
+                    near = f": blocks of this family go into {' or '.join(fills)}."
                 self.complain(f"{key}: nothing in a config is called {key!r}{near}")
 
     def _models(self) -> list[Entry]:

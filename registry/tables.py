@@ -46,6 +46,9 @@ SLOTS = {*STACK_SLOTS, *MODEL_SLOTS, *RUN_SLOTS, "model"}
 RUN_LISTS: dict[str, tuple[str, ...]] = {"callbacks": ("callback",), "logger": ("logger",)}
 """Of these a run has any number."""
 
+BLOCK_SLOTS = {**STACK_SLOTS, **MODEL_SLOTS, **RUN_SLOTS, **RUN_LISTS}
+"""Everything that blocks fill, and their families."""
+
 SETTINGS: dict[str, Any] = {
     "seed": int,
     "name": str | None,
@@ -59,6 +62,9 @@ SETTINGS: dict[str, Any] = {
     "rerun": str | None,
 }
 """Plain values of a run, and their types."""
+
+SEEDS = 2**63
+"""Seeds are below this, so that every generator takes them."""
 
 FALLBACK = {
     "mixer": "attention",

@@ -439,5 +439,6 @@ def _alternatives(kind: Any) -> list[Any]:
 
 def guess(word: Any, known: Iterable[str]) -> str:
     """How a sentence about an unknown word ends: with the nearest known one, if any is near."""
-    close = difflib.get_close_matches(str(word), list(known), n=1, cutoff=0.5)
+    spelt = {name.lower(): name for name in map(str, known)}
+    close = [spelt[name] for name in difflib.get_close_matches(str(word).lower(), list(spelt), n=1, cutoff=0.6)]
     return f". Did you mean {close[0]!r}?" if close else "."

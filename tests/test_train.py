@@ -208,6 +208,15 @@ def test_a_signal_before_there_is_anything_to_save_says_so(here, capsys, monkeyp
     assert runs(here) == []
 
 
+def test_a_signal_ends_a_multi_run_with_75_and_names_what_did_not_begin(here, capsys, monkeypatch):
+    monkeypatch.setattr("training.run.tell", lambda *args: signal.raise_signal(signal.SIGINT))
+    assert command("-m", "seed=1,2,3") == 75
+    said = " ".join(capsys.readouterr().out.split())
+    assert "3 of 3 jobs did not end well:" in said
+    assert "stopped by SIGINT, before anything was saved" in said
+    assert said.count("stopped. it did not begin") == 2
+
+
 @pytest.mark.parametrize("handler", [signal.SIG_DFL, signal.SIG_IGN], ids=["as_usual", "ignored_by_nohup"])
 def test_a_signal_while_the_program_starts_is_no_traceback(handler):
     """In a process of its own: a shell may have it ignore the signal, as one does that starts it in the background."""

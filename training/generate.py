@@ -344,6 +344,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise ConfigError("prompts: there must be at least one; give --prompt, or lines on standard input.")
         if args.samples < 1:
             raise ConfigError(f"samples must be at least 1, but got {args.samples}.")
+        if args.samples > 1 and args.temperature == 0:
+            raise ConfigError(
+                f"samples must be 1 where temperature is 0, because each would be the same, but got {args.samples}. "
+                "Give --temperature, as in --temperature 0.8."
+            )
         device = place(args.device)
         model, objective, _ = load_run(args.run, args.checkpoint)
         said = answers(

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from registry import REGISTRY
+from registry.errors import STOPPED
 from registry.program import program, python
 from registry.quoting import advice
+from registry.tables import SEEDS
 from training.console import Console, console, count, crop, duration, size
 from training.results import Record, read_records
 from training.summary import Part, Summary
@@ -315,7 +317,7 @@ def next_commands(record: Record, folder: Path) -> list[str]:
         if isinstance(steps, int) and steps > 0 and record.status == "done":
             more = f" trainer.max_steps={2 * steps}"
         commands.append(f"{again} {last}{more}")
-    if record.status == "done":
+    if record.status == "done" and record.seed + 1 < SEEDS:
         commands.append(f"{again} seed={record.seed + 1}")
     return commands
 
@@ -347,7 +349,8 @@ def record_of(job: Outcome) -> Record:
     if isinstance(job.result, Record):
         return job.result
     left = read_records([job.folder])
-    return left[0] if left else Record(job.folder.name, "failed", job.error, overrides=list(job.overrides))
+    status = "stopped" if job.status == STOPPED else "failed"
+    return left[0] if left else Record(job.folder.name, status, job.error, overrides=list(job.overrides))
 
 
 def show_jobs(jobs: Sequence[Outcome], out: Console = console) -> None:
@@ -398,7 +401,9 @@ def show_jobs(jobs: Sequence[Outcome], out: Console = console) -> None:
 def _without_effect(jobs: Sequence[Outcome], records: Sequence[Record], names: Sequence[str]) -> Iterator[str]:
     """A sentence for jobs that had one spec, for words without effect, and for jobs with the very same losses."""
     for job in jobs:
-        if job.same:
+        if job.same and not any(same != job.overrides for same in job.same):
+            yield f"{' '.join(job.overrides)}: asked for {1 + len(job.same)} times, ran once."
+        elif job.same:
             yield (
                 f"{_label(job.overrides, names)} and {' and '.join(_label(same, names) for same in job.same)} "
                 "are one composition, and ran once."

@@ -30,7 +30,9 @@ def differences(words: Iterable[Word], config: Mapping[str, Any], resolved: Reso
             if word.deletes:
                 found = []
             elif path in RUN_LISTS and value != {}:
-                found = [list(_walk(config, path) or {}), [_short(b["name"]) for b in resolved.spec.get(path) or []]]
+                held = _walk(config, path) or {}
+                kept = [name for name in held if held[name] is not None]
+                found = [kept, [_short(b["name"]) for b in resolved.spec.get(path) or []]]
                 value = [_short(name) for name in _names(value)]
             else:
                 found = [_walk(config, path), *_made(path, resolved)]

@@ -16,7 +16,7 @@ import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.overrides_parser import OverridesParser, create_functions
 from hydra.core.override_parser.types import ChoiceSweep, Glob, Override, QuotedString, RangeSweep, Sweep
 from hydra.errors import HydraException
 from hydra.types import RunMode
@@ -30,6 +30,7 @@ from registry.errors import ConfigError
 from registry.options import Option
 from registry.program import as_started
 from registry.quoting import advice, spelt
+from registry.values import guess
 
 VERSION = {"version_base": "1.3"} if hydra.__version__.startswith("1.3") else {}
 """``version_base``, which Hydra 1.3 needs and Hydra 1.4 deprecates."""
@@ -57,14 +58,29 @@ def parse(typed: str) -> Word:
         override = OverridesParser.create().parse_override(f"value={text}")
         value = _values(override, text)
     except (HydraException, ValueError) as error:
-        last = str(error).splitlines()[0]
-        raise ConfigError(
-            f"{typed}: must be written as path=value, but it can not be read ({last}). "
-            f"Put quotes around a value with spaces or special signs: {advice(path, text)}."
-        ) from error
+        raise ConfigError(f"{typed}: must be written as path=value, but {_unreadable(path, text, error)}") from error
     if value == Several():
         raise ConfigError(f"{typed}: must stand for some value, but it stands for none.")
     return Word(typed, path, value)
+
+
+def _unreadable(path: str, text: str, error: Exception) -> str:
+    """Why a value can not be read, and what to do, in other words than those of Hydra's parser."""
+    reason = str(error).splitlines()[0].partition(" expecting ")[0]
+    if unknown := re.search(r"Unknown function '(\w+)'", reason):
+        functions = create_functions().definitions
+        return f"no function is named {unknown[1]!r}{guess(unknown[1], functions)} There are: {', '.join(functions)}."
+    if failed := re.fullmatch(r"\w+ while evaluating '(.*)': (.*)", reason):
+        return f"{failed[1]} can not be evaluated: {failed[2]}."
+    quoted = f"Put quotes around a value with spaces or special signs: {advice(path, text)}."
+    for left, right in ("[]", "{}", "()"):
+        if text.count(left) != text.count(right):
+            return f"{(left if text.count(left) > text.count(right) else right)!r} stands alone. {quoted}"
+    if alone := next((quote for quote in ("'", '"') if text.count(quote) % 2), None):
+        return f"the quote {alone} stands alone. {quoted}"
+    if re.search(r",\s*(,|$)|^\s*,", text):
+        return f"a value is missing beside a comma. {quoted}"
+    return f"it can not be read ({reason}). {quoted}"
 
 
 def _values(override: Override, text: str) -> Any:

@@ -180,9 +180,10 @@ class _Launch:
 
     def _task(self, words: list[Word], folder: Path, number: int | None) -> None:
         """One job. Never raises, so that a multi-run goes on."""
-        if self.records and self.records[-1].status == STOPPED:
-            return  # whoever stopped a job stopped the multi-run
         typed = [w.typed for w in words]
+        if self.records and self.records[-1].status == STOPPED:  # whoever stopped a job stopped the multi-run
+            self.records.append(Record(typed, folder, number, STOPPED, error="it did not begin"))
+            return
         try:
             job = self._made(words, folder, number)
             if not self._is_known(job):
@@ -216,14 +217,14 @@ class _Launch:
         problems = [*problems, *twice(self.words), *single(self.words, self.many), *python_objects(self.words)]
         if not problems:
             return
-        known = {p.partition(":")[0] for p in problems}
+        known = {path_of(p.partition(":")[0]) for p in problems}
         if not self.many and not known & {*presets.groups(), "model"}:
             sound = [w for w in self.words if w.ours and not isinstance(w.value, Several) and w.path not in known]
             try:
                 config, _ = self._resolved(sound)
                 problems += self.check(interpolated(config))
             except ConfigError as error:
-                problems += str(error).splitlines()
+                problems += [line for line in str(error).splitlines() if line.partition(":")[0] not in known]
         raise ConfigError("\n".join(dict.fromkeys(problems)))
 
     def _misspelt(self, groups: Mapping[str, Sequence[str]]) -> list[str]:
@@ -291,8 +292,10 @@ class _Launch:
             ConfigError: What it recorded names Python objects.
         """
         again = [w for w in words if w.path == "rerun"]
-        if not again or again[-1].value in ("", None):
+        if not again or again[-1].value is None:
             return words
+        if again[-1].value == "":
+            raise ConfigError("rerun: must be the folder of a run, but got ''.")
         if isinstance(again[-1].value, Several):
             raise ConfigError(f"{again[-1].typed}: must name one run in every job.")
         folder = Path(str(again[-1].value)).expanduser()
@@ -327,6 +330,11 @@ class _Launch:
 
     def _complete(self, flags: list[str], typed: list[str], known: Mapping[str, Known]) -> int:
         shells = ("bash", "fish", "zsh")
+        if not typed:
+            raise ConfigError(
+                f"-sc: must be followed by install, uninstall or query of one of {', '.join(shells)}, as in "
+                "-sc install=bash, but nothing follows."
+            )
         for word in typed:
             if word.partition("=")[2] not in shells:
                 raise ConfigError(
@@ -345,7 +353,10 @@ class _Launch:
         with hydra.stored(options(entries)):
             self.base, self.words = hydra.defaults(), words
             self._refuse(problems)
-            print(to_yaml(shown_in_full(self._composed(w for w in words if w.ours), entries)), end="")
+            ours = [w for w in words if w.ours]
+            print(to_yaml(shown_in_full(self._composed(ours), entries)), end="")
+            if not any(isinstance(w.value, Several) for w in ours):
+                self._resolved(ours)  # what is wrong is reported below the config
         return 0
 
 
@@ -390,13 +401,17 @@ def recorded_words(folder: Path) -> list[Word]:
         CheckpointError: There is no such run, or its record can not be read.
         ConfigError: What it recorded names Python objects.
     """
+    if folder.is_file():
+        raise CheckpointError(f"rerun: must be the folder of a run, but {folder} is a file.")
     file = folder / RECORD
     try:
         record = json.loads(file.read_text(encoding="utf-8"))
-        typed = [str(o) for o in record["overrides"]]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError) as error:
         reason = (error.strerror if isinstance(error, OSError) else None) or error
         raise CheckpointError(f"rerun: must be the folder of a run, but {file} can not be read ({reason}).") from error
+    if not isinstance(record, Mapping) or not isinstance(record.get("overrides"), list):
+        raise CheckpointError(f"rerun: {file} must be the record of a run, but it holds no list 'overrides'.")
+    typed = [str(o) for o in record["overrides"]]
     words, problems = read(typed)
     for word in words:
         if python_objects([word]) or not word.ours:
@@ -434,6 +449,8 @@ def expand_sweep(words: list[Word]) -> list[Word]:
     chosen = {w.path for w in words}
     varied: list[Word] = []
     for word in (w for w in words if w.path == "sweep"):
+        if isinstance(word.value, Several):
+            raise ConfigError(f"{word.typed}: must name one sweep, or a list of several: sweep=[one,./two.yaml].")
         for level in presets.read("sweep", word.value):
             for path, values in level.items():
                 if path_of(path) not in chosen:

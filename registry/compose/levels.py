@@ -16,6 +16,7 @@ from registry.core import Entry, Registry
 from registry.errors import ConfigError
 from registry.stack import stacks_of
 from registry.tables import LAYER_SLOTS, RUN_LISTS, SLOTS, STACK_SETTINGS, STACK_SLOTS, VARIANTS
+from registry.values import guess
 
 Config = dict[str, Any]
 Path = tuple[str, ...]
@@ -43,6 +44,8 @@ class Levels:
         """Put one value above what stands at ``path``."""
         if path == ("model",):
             self._leave_old_model(value)
+        if value is None and len(path) == 2 and path[0] in RUN_LISTS:
+            self._is_there(path)
         holder = self.config
         for depth, key in enumerate(path[:-1], 1):
             inside = holder.get(key)
@@ -145,6 +148,8 @@ class Levels:
             merged = dict(old) if isinstance(old, dict) else {}
             for key, value in new.items():
                 inside = (*path, str(key))
+                if value is None:
+                    self._is_there(inside)
                 merged[str(key)] = None if value is None else self._above(merged.get(str(key)), value, inside)
             return merged
         several = new if isinstance(new, list | tuple) else [] if new is None else [new]
@@ -155,6 +160,16 @@ class Levels:
         return {
             v["name"]: {**(before.get(v["name"]) or {}), **{k: c for k, c in v.items() if k != "name"}} for v in named
         }
+
+    def _is_there(self, path: Path) -> None:
+        """Raises ``ConfigError`` where ``callbacks.sample=null`` takes out what no lower level has."""
+        members = self.config.get(path[0])
+        known = [name for name, choices in members.items() if choices is not None] if isinstance(members, dict) else []
+        if path[1] not in known:
+            raise ConfigError(
+                f"{'.'.join(path)}: null must take out what is there, but {path[0]} has no {path[1]!r}"
+                f"{guess(path[1], known)} There are: {', '.join(known) or 'none'}."
+            )
 
     def is_slot(self, path: Path) -> bool:
         if len(path) == 1:
@@ -191,16 +206,24 @@ def words_above(levels: Levels, words: Iterable[Word]) -> list[str]:
     ordered = sorted(words, key=lambda word: word.path.count("."))
     set_whole = {w.path: w for w in ordered if not w.deletes and not isinstance(w.value, Mapping)}
     for word in ordered:
-        for path, value in _prefixes(word.path, set_whole):
-            names_block = isinstance(value.value, str) and levels.is_slot(tuple(path.split(".")))
-            if not names_block and path not in RUN_LISTS:
-                problems.append(f"{word.path}: must not be chosen beside {value.typed}, which has no such part.")
-                break
+        beside = (_contradiction(word, path, value, levels) for path, value in _prefixes(word.path, set_whole))
         try:
+            if problem := next(filter(None, beside), None):
+                raise ConfigError(problem)
             levels.word(word)
         except ConfigError as error:
             problems.append(str(error))
     return problems
+
+
+def _contradiction(word: Word, path: str, value: Word, levels: Levels) -> str | None:
+    """Why a word can not stand beside one that chooses everything at a path above its own."""
+    if path in RUN_LISTS:
+        if word.value is None and not word.deletes:
+            return f"{word.path}: must not be taken out beside {value.typed}, which names all there are."
+    elif not (isinstance(value.value, str) and levels.is_slot(tuple(path.split(".")))):
+        return f"{word.path}: must not be chosen beside {value.typed}, which has no such part."
+    return None
 
 
 def _prefixes(path: str, words: Mapping[str, Word]) -> list[tuple[str, Word]]:

@@ -46,8 +46,11 @@ def find(group: str, name: Any, beside: Path | None = None) -> Path:
         file = Path(name).expanduser()
         file = (beside.parent / file if beside and not file.is_absolute() else file).absolute()
         if not file.is_file():
-            raise ConfigError(f"{group}: there must be a file {str(name)!r}, but {file} is none.")
+            there = "is a folder" if file.is_dir() else "is not there"
+            raise ConfigError(f"{group}: {str(name)!r} must be a file, but {file} {there}.")
         return file
+    if isinstance(name, str) and Path(name).suffix and Path(name).expanduser().is_file():
+        raise ConfigError(f"{group}: a file of your own must end in {' or '.join(ENDINGS)}, but got {name!r}.")
     known = groups().get(group, [])
     if name not in known:
         what = "sweep" if group == "sweep" else "preset"
@@ -83,9 +86,14 @@ def _levels(file: Path, group: str, above: tuple[Path, ...]) -> Iterator[dict[st
         raise ConfigError(f"{group}: {file} must not be a part of itself.")
     held = read_yaml(file)
     if not isinstance(held, Mapping):
-        raise ConfigError(f"{group}: {file} must be a mapping from paths to values, but holds {held!r}.")
+        raise ConfigError(
+            f"{group}: {file} must be a mapping from paths to values, as in attention: gqa, but it holds "
+            f"{'nothing' if held is None else repr(held)[:60]}."
+        )
     content = {str(k): v for k, v in held.items() if k != "defaults"}
     for key in content:
+        if key == "rerun":
+            raise ConfigError(f"{group}: {file} must not choose a run to do again; say rerun=... on the command line.")
         if key in groups():
             raise ConfigError(
                 f"{group}: {file} must choose another preset in its list defaults, as in '- /{key}: name', but it has "
@@ -106,7 +114,9 @@ def _levels(file: Path, group: str, above: tuple[Path, ...]) -> Iterator[dict[st
 
 def _default(entry: Any, file: Path, group: str, above: tuple[Path, ...]) -> Iterator[dict[str, Any]]:
     """One entry of a ``defaults`` list: another preset, or a block in a slot."""
-    if isinstance(entry, str):
+    if is_file(entry):
+        entry = {group: entry}
+    elif isinstance(entry, str):
         entry = {entry.rpartition("/")[0].lstrip("/") or group: entry.rpartition("/")[2]}
     if not isinstance(entry, Mapping) or len(entry) != 1:
         raise ConfigError(f"{group}: each of the defaults in {file} must be 'group: name', but got {entry!r}.")
@@ -120,8 +130,8 @@ def _default(entry: Any, file: Path, group: str, above: tuple[Path, ...]) -> Ite
         yield from _levels(find(where, name, file), where, above)
     else:
         raise ConfigError(
-            f"{group}: the defaults in {file} must choose presets or blocks, but {where!r} is neither. "
-            f"Presets: {', '.join(groups())}."
+            f"{group}: the defaults in {file} must choose presets or blocks, but {where!r} is neither"
+            f"{guess(where, [*groups(), *SLOTS])} Presets: {', '.join(groups())}. Files end in {' or '.join(ENDINGS)}."
         )
 
 

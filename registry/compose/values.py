@@ -21,7 +21,12 @@ def read_yaml(file: Path) -> Any:
         ConfigError: It can not be read.
     """
     try:
-        return OmegaConf.to_container(OmegaConf.load(file))
+        text = file.read_text(encoding="utf-8")
+        root = yaml.compose(text)
+        if isinstance(root, yaml.ScalarNode) or root is None:
+            single = None if root is None or root.tag.endswith(":null") else root.value
+            return single  # OmegaConf makes a mapping of a single text
+        return OmegaConf.to_container(OmegaConf.create(text))
     except (OSError, ValueError, OmegaConfBaseException, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(f"{file}: must be a YAML file that can be read, but: {reason}.") from error

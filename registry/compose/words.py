@@ -67,15 +67,19 @@ def split_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
     flags: list[str] = []
     choices: list[str] = []
     wrong: list[str] = []
-    following = iter(words)
-    for word in following:
+    following = list(words)
+    while following:
+        word = following.pop(0)
         if word.startswith("-"):
             if word not in FLAGS and word.partition("=")[0] not in ("--cfg", "--info"):
-                wrong.append(_no_flag(word))
+                value = "" if "=" in word else "".join(w for w in following[:1] if "=" not in w and w[:1] not in "-~")
+                del following[: bool(value)]
+                wrong.append(_no_flag(word, value))
                 continue
             flags.append(word)
             if word in WITH_VALUE:
-                flags += [w for w in [next(following, None)] if w is not None]
+                flags += following[:1]
+                del following[:1]
         elif "=" in word or word.startswith("~") or flags[-1:] in (["--info"], ["-i"]):
             (flags if "=" not in word and not word.startswith("~") else choices).append(word)
         else:
@@ -87,15 +91,21 @@ def split_words(words: Sequence[str]) -> tuple[list[str], list[str]]:
     return flags, choices
 
 
-def _no_flag(word: str) -> str:
-    """The sentence for a flag that there is not. Hydra takes ``-position=alibi`` for ``-p``, and nothing changes."""
+def _no_flag(word: str, value: str) -> str:
+    """The sentence for a flag that there is not, and the word behind it that may be its value.
+
+    Hydra takes ``-position=alibi`` for ``-p``, and nothing changes.
+    """
     if "=" in word and not word.startswith("--"):
         return f"{word}: must be written without the dash: {word.lstrip('-')}."
     name = word.partition("=")[0].lstrip("-").replace("-", "_")
     if name in SETTINGS or name in SLOTS:
-        value = word.partition("=")[2] or ("true" if SETTINGS.get(name) is bool else "...")
-        return f"{word}: must be written as a choice: {name}={value}."
-    return f"{word.partition('=')[0]}: must be one of the flags {', '.join(FLAGS)}{guess(word, FLAGS)}"
+        chosen = value or word.partition("=")[2] or ("true" if SETTINGS.get(name) is bool else "<value>")
+        return f"{f'{word} {value}'.rstrip()}: must be written as a choice: {name}={chosen}."
+    return (
+        f"{word.partition('=')[0]}: must be one of the flags {', '.join(FLAGS)}, or a choice, which is written as "
+        f"path=value, as in trainer.max_steps=100{guess(word, FLAGS)}"
+    )
 
 
 def path_of(typed: str) -> str:

@@ -376,7 +376,7 @@ def test_everything_that_is_wrong_is_said_at_once():
         "ffn.d_ff: must be a whole number or null, but got 'wide'.",
         "optimizer: no block is named 'adam'. Did you mean 'adamw'? There are: adamw. "
         "A block of your own must be listed in plugins=[...].",
-        "lr: nothing in a config is called 'lr'. Did you mean 'layer'?",
+        "lr: nothing in a config is called 'lr'.",
         "d_model: nothing in a config is called 'd_model'. Did you mean 'model.d_model'?",
         "encoder: decoder_only must not be given one, but it is: it has decoder. "
         "Models with that stack: encoder_decoder, encoder_only.",

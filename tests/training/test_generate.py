@@ -285,6 +285,12 @@ def test_a_prompt_that_is_half_a_character_is_refused(tmp_path, trained, capsys)
             "a prompt must leave room in the 32 tokens of model.max_length, but got one of 32.",
         ),
         (["--samples", "0"], 2, "samples must be at least 1, but got 0."),
+        (
+            ["--samples", "3"],
+            2,
+            "samples must be 1 where temperature is 0, because each would be the same, but got 3. Give --temperature, "
+            "as in --temperature 0.8.",
+        ),
         (["--device", "cuda:77"], 5, "--device must be one that this machine has, but got 'cuda:77'."),
         (["--device", "meta"], 5, "--device must be one that this machine has, but got 'meta'."),
         (["--top-p", "7", "--temperature", "1"], 2, "top_p must be above 0 and at most 1, but got 7.0."),

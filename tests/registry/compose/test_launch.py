@@ -214,7 +214,7 @@ def test_a_bug_in_one_job_keeps_its_traceback_and_the_others(run, capsys):
 
 def test_a_stopped_job_stops_the_sweep(run):
     assert run("-m", "seed=0,1,2", job=lambda one: one.record(status=STOPPED)) == 1
-    assert [r.status for r in run.records] == [STOPPED]
+    assert [(r.status, r.error) for r in run.records] == [(STOPPED, "")] + 2 * [(STOPPED, "it did not begin")]
 
 
 def test_jobs_with_one_spec_run_once(run):
@@ -369,11 +369,12 @@ def test_what_else_is_wrong_stands_in_the_same_report(run, capsys):
     [
         ("--dry-run", "--dry-run: must be written as a choice: dry_run=true."),
         ("--seed=3", "--seed=3: must be written as a choice: seed=3."),
-        ("--attention", "--attention: must be written as a choice: attention=...."),
+        ("--attention", "--attention: must be written as a choice: attention=<value>."),
+        ("--attention gqa", "--attention gqa: must be written as a choice: attention=gqa."),
     ],
 )
 def test_a_choice_written_as_a_flag_is_refused_with_the_word(run, capsys, word, sentence):
-    assert run(word) == 2
+    assert run(*word.split()) == 2
     assert errors(capsys) == [sentence]
 
 
@@ -395,6 +396,12 @@ def test_one_run_in_hydras_own_words_is_one_run(run):
             "interval(...): must be values that are written out, as in optimizer.lr=1e-3,3e-4, because Hydra's own "
             "sweeper takes no intervals. A plugin may, such as hydra/sweeper=optuna.",
         ),
+        (
+            ["-m", "sweep=attention,./mine.yaml"],
+            "sweep=attention,./mine.yaml: must name one sweep, or a list of several: sweep=[one,./two.yaml].",
+        ),
+        (["plugins=json"], "plugins: must be a list, as in plugins=[json], but got 'json'."),
+        (["rerun="], "rerun: must be the folder of a run, but got ''."),
         (["hydra.sweeper.foo=3"], "hydra.sweeper.foo: Hydra has no such value."),
     ],
 )
@@ -623,10 +630,77 @@ def test_a_mistake_is_said_without_a_traceback(run, capsys, words, lines):
     assert not any("Traceback" in one or " +" in one for one in said)
 
 
-def test_a_word_that_can_not_be_read_is_said(run, capsys):
-    assert run("seed=[1") == 2
+@pytest.mark.parametrize(
+    ("word", "reason"),
+    [
+        ("seed=[1", "'[' stands alone. Put quotes around a value with spaces or special signs: 'seed=\"[1\"'."),
+        ("name=it's", "the quote ' stands alone. Put quotes "),
+        ("attention=gqa,", "a value is missing beside a comma. Put quotes "),
+        ("attention=mha,,gqa", "a value is missing beside a comma. Put quotes "),
+        ("norm=chioce(rms,layer)", "no function is named 'chioce'. Did you mean 'choice'? There are: int, "),
+        ("norm=choice()", "choice() can not be evaluated: empty choice is not legal."),
+    ],
+)
+def test_a_word_that_can_not_be_read_is_said(run, capsys, word, reason):
+    assert run(word) == 2
     (line,) = errors(capsys)
-    assert line.startswith("seed=[1: must be written as path=value, but it can not be read (")
+    assert line.startswith(f"{word}: must be written as path=value, but {reason}")
+
+
+def test_a_word_that_can_not_be_read_is_not_missed_elsewhere(run, capsys):
+    assert run("data=text", "data.path=日本.txt") == 2
+    (line,) = errors(capsys)
+    assert line.startswith("data.path=日本.txt: must be written as path=value, but ")
+
+
+@pytest.mark.parametrize(
+    "words", [["callbacks=[checkpoint]", "callbacks.sample=null"], ["callbacks=[]", "callbacks.checkpoint=null"]]
+)
+def test_what_a_list_leaves_out_is_not_taken_out_again(run, capsys, words):
+    assert run(*words) == 2
+    said = f"{words[1].removesuffix('=null')}: must not be taken out beside {words[0]}, which names all there are."
+    assert errors(capsys) == [said]
+
+
+def test_only_what_is_there_is_taken_out(run, capsys):
+    Path("mine.yaml").write_text("callbacks: {checkpoints: null}\n", encoding="utf-8")
+    said = "null must take out what is there, but {} has no {!r}. Did you mean {!r}? There are: {}."
+    callbacks = "checkpoint, progress, sample"
+    for words, sentence in (
+        (["callbacks.checkpoints=null"], said.format("callbacks", "checkpoints", "checkpoint", callbacks)),
+        (["experiment=./mine.yaml"], said.format("callbacks", "checkpoints", "checkpoint", callbacks)),
+        (["logger.cvs=null"], said.format("logger", "cvs", "csv", "csv")),
+    ):
+        assert run(*words) == 2
+        (line,) = errors(capsys)
+        assert line.endswith(f": {sentence}")
+
+
+@pytest.mark.parametrize("seed", [-1, 2**63, 10**30])
+def test_a_seed_that_not_every_generator_takes(run, capsys, seed):
+    assert run(f"seed={2**63 - 1}") == 0
+    assert run(f"seed={seed}") == 2
+    assert errors(capsys) == [f"seed: must be a whole number from 0 to 9223372036854775807, but got {seed}."]
+
+
+@pytest.mark.parametrize(("family", "slot"), [("linear", "mixer"), ("callback", "callbacks")])
+def test_the_name_of_a_family_is_answered_with_its_slot(run, capsys, family, slot):
+    assert run(f"{family}=some") == 2
+    said = f"{family}: nothing in a config is called {family!r}: blocks of this family go into {slot}."
+    assert errors(capsys) == [said]
+
+
+@pytest.mark.parametrize("word", ["name=", "ckpt_path="])
+def test_an_empty_text_names_nothing(run, capsys, word):
+    assert run(word) == 2
+    assert errors(capsys) == [f"{word[:-1]}: must not be empty; leave it out, or say null, but got ''."]
+
+
+def test_the_config_is_shown_and_what_is_wrong_with_it(run, capsys):
+    assert run("--cfg", "job", "attention=gpa", "seed=abc") == 2
+    shown = capsys.readouterr()
+    assert "name: gpa" in shown.out
+    assert [line.partition(":")[2].partition(":")[0] for line in shown.err.splitlines()] == [" seed", " attention"]
 
 
 def test_what_is_wrong_in_many_layers_is_said_once():

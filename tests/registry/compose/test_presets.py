@@ -155,11 +155,25 @@ def test_files_of_ones_own_are_found_from_any_folder(run, tmp_path):
     assert [job.overrides for job in run.jobs] == [["norm=rms"], ["norm=layer"]]
 
 
+HOLDS = "experiment: {file} must be a mapping from paths to values, as in attention: gqa, but it holds "
+
+
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        (None, "experiment: there must be a file './mine.yaml', but "),
-        ("- 1\n", "experiment: {file} must be a mapping from paths to values, but holds [1]."),
+        (None, "experiment: './mine.yaml' must be a file, but {file} is not there."),
+        ("- 1\n", HOLDS + "[1]."),
+        ("attention=gqa\n", HOLDS + "'attention=gqa'."),
+        ("one\ntwo\n", HOLDS + "'one two'."),
+        ("42", HOLDS + "'42'."),
+        ("# attention: gqa\n", HOLDS + "nothing."),
+        ("null", HOLDS + "nothing."),
+        ("rerun: here\n", "experiment: {file} must not choose a run to do again; say rerun=... on the command line."),
+        (
+            "defaults: [{atention: gqa}]\n",
+            "experiment: the defaults in {file} must choose presets or blocks, but 'atention' is neither. Did you mean "
+            "'attention'? Presets: debug, experiment, sweep. Files end in .yaml or .yml.",
+        ),
         (
             "debug: tiny\n",
             "experiment: {file} must choose another preset in its list defaults, as in '- /debug: name', but it has a "
