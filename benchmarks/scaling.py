@@ -51,7 +51,7 @@ class Row(NamedTuple):
 def measure(name: str, device: str, repeats: int) -> Row:
     """Seconds by length, as far as memory reaches: a table of all pairs and channels soon takes all there is."""
     start = peak_megabytes()
-    mixer = build(name, D_MODEL, LENGTHS[-1], device, Mixer.families, "scaling", "listed in BLOCKWRIGHT_PLUGINS")
+    mixer = build(name, D_MODEL, LENGTHS[-1], device, Mixer.families, "scaling")
     seconds: dict[int, float] = {}
     runs: dict[int, Callable[[], None]] = {}
     for length in LENGTHS:

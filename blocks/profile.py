@@ -66,18 +66,15 @@ def build(
     device: torch.device | str = "cpu",
     families: tuple[str, ...] = FAMILIES,
     command: str = "profile",
-    own: str = BY_ITS_FILE,
 ) -> Any:
-    """A block of ``families``, for rows of at most ``length`` tokens.
-
-    ``command`` is named in messages, and ``own`` is how a block of one's own comes to be known there.
+    """A block of ``families``, for rows of at most ``length`` tokens; ``command`` is named in messages.
 
     Raises:
         ConfigError: No block or mask has such a name, they do not go together, or the name stands for nothing.
     """
     short, _, policy = word.partition("+")
     refuse_family(short, command, families)
-    entry = REGISTRY.find(short, families, command, own)
+    entry = REGISTRY.find(short, families, command, BY_ITS_FILE)
     longest = {"length": length} if "length" in entry.choices else {}  # where a row has a greatest length
     make = factory({"name": entry.name, **longest})
     kind: Any = make.func  # type: ignore[attr-defined]
@@ -90,7 +87,7 @@ def build(
         if block is None:
             raise ConfigError(f"{command}: {word} must be a block that costs something, but it stands for none.")
         return block.to(device)
-    known = REGISTRY.find(policy, ("mask",), command, own) if policy else None
+    known = REGISTRY.find(policy, ("mask",), command, BY_ITS_FILE) if policy else None
     refusals = []
     for causal in (True, False):
         try:

@@ -60,8 +60,11 @@ FACTS: dict[str, tuple[tuple[str, ...], ...]] = {
 IN_A_CONFIG = "listed in plugins=[...]"
 """How a block of one's own comes to be known where a config names it."""
 
-BY_ITS_FILE = "named by its file (./my_block.py), or be listed in BLOCKWRIGHT_PLUGINS"
-"""The same, where a command of ``python -m registry`` names it."""
+BY_THE_ENVIRONMENT = "listed in BLOCKWRIGHT_PLUGINS"
+"""The same, where a command without ``plugins=`` names it."""
+
+BY_ITS_FILE = f"named by its file (./my_block.py), or be {BY_THE_ENVIRONMENT}"
+"""The same, where a command that takes files names it."""
 
 
 class SameNumbers(NamedTuple):
@@ -294,12 +297,7 @@ class Registry:
             ConfigError: ``name`` is not ``family/name``; another constructor has it and ``override``
                 is not set; ``defaults`` names no choice of the constructor.
         """
-        if not re.fullmatch(r"[a-z][a-z0-9_]*/[a-z][a-z0-9_]*", name):
-            raise ConfigError(f"a block's name must be 'family/name' in lower case, but got {name!r}.")
-        family, short = name.split("/")
-        if short in RESERVED or (family in MIXERS and short == "attention"):
-            why = RESERVED.get(short, "it says: whatever the attention slot holds")
-            raise ConfigError(f"a block must not be called {short!r}: {why}. Got {name!r}.")
+        check_name(name)
 
         def enter(constructor: C) -> C:
             entry = Entry(name, constructor, defaults)
@@ -527,6 +525,16 @@ class Completion:
             f"{path}: {entry.short} has no choice {key!r}{guess(key, known)} It has: {', '.join(known) or 'none'}."
             + (f" {key!r} belongs to: {', '.join(owners)}." if owners else "")
         )
+
+
+def check_name(name: str) -> None:
+    """Raises ``ConfigError`` unless a block may be registered as ``name``."""
+    if not re.fullmatch(r"[a-z][a-z0-9_]*/[a-z][a-z0-9_]*", name):
+        raise ConfigError(f"a block's name must be 'family/name' in lower case, but got {name!r}.")
+    family, short = name.split("/")
+    if short in RESERVED or (family in MIXERS and short == "attention"):
+        why = RESERVED.get(short, "it says: whatever the attention slot holds")
+        raise ConfigError(f"a block must not be called {short!r}: {why}. Got {name!r}.")
 
 
 def _check_signature(entry: Entry) -> None:

@@ -158,14 +158,15 @@ def uninterrupted() -> Iterator[None]:
         yield
         return
     waiting: list[int] = []
-    before = {n: signal.signal(n, lambda number, _: waiting.append(number)) for n in (signal.SIGINT, signal.SIGTERM)}
+    both = signal.SIGINT, signal.SIGTERM
+    before = [signal.signal(number, lambda number, _: waiting.append(number)) for number in both]
     try:
         yield
     finally:
-        for number, handler in before.items():
+        for number, handler in zip(both, before, strict=True):
             signal.signal(number, handler)
-        for number in waiting[:1]:
-            signal.raise_signal(number)
+        if waiting:
+            signal.raise_signal(waiting[0])
 
 
 def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
