@@ -573,13 +573,17 @@ def _check_facts(entry: Entry) -> None:
     most = math.inf if entry._takes_more else len(taken)
     if any(sum(p.default is p.empty for p in taken) <= len(facts) <= most for facts in possible):
         return
-    got = ", ".join([p.name for p in taken] + ["*facts"] * entry._takes_more)
-    given = " or ".join(f"({', '.join(facts)})" for facts in possible)
+    got = _in_brackets([p.name for p in taken] + ["*facts"] * entry._takes_more)
+    given = " or ".join(map(_in_brackets, possible))
     own = ", ".join([*entry._family_facts(), *(["/", "*"] if entry._family_facts() else ["*"]), "width=64"])
     raise ConfigError(
         f"{entry.where}: {entry.name!r} must take what a block of its family is given, {given}, before `/`, but got "
-        f"({got}). Write it as def __init__(self, {own})."
+        f"{got}. Write it as def __init__(self, {own})."
     )
+
+
+def _in_brackets(names: Iterable[str]) -> str:
+    return f"({', '.join(names)})" if [*names] else "nothing"
 
 
 def _origin(constructor: Callable[..., Any]) -> tuple[str, str]:

@@ -67,7 +67,7 @@ def beside(head: str, text: str) -> list[str]:
         head: What it is about, with the space up to the text.
         text: What is wrapped.
     """
-    if columns() - len(head) >= BESIDE:
+    if not text or columns() - len(head) >= BESIDE:
         return wrapped(text, head, " " * len(head))
     start = len(head) - len(head.lstrip())
     return [head.rstrip(), *wrapped(text, " " * (start + 4))]
@@ -75,7 +75,7 @@ def beside(head: str, text: str) -> list[str]:
 
 def wrapped(text: str, first: str = "", later: str | None = None) -> list[str]:
     """``text`` in lines that fit, the first after ``first``, the others after ``later`` (the same, if not given)."""
-    return textwrap.wrap(
+    lines = textwrap.wrap(
         text,
         columns(),
         initial_indent=first,
@@ -83,6 +83,7 @@ def wrapped(text: str, first: str = "", later: str | None = None) -> list[str]:
         break_long_words=False,
         break_on_hyphens=False,
     )
+    return lines or [first.rstrip()]
 
 
 def _how(family: str) -> str:

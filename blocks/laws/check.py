@@ -11,7 +11,7 @@ import torch
 
 from blocks.cases import Case, built, cases
 from blocks.laws.effects import observe, silent
-from blocks.laws.faults import fault, file_of
+from blocks.laws.faults import FAULTS, fault, file_of
 from blocks.laws.table import laws_of
 from blocks.laws.trying import Broken
 from registry import REGISTRY
@@ -53,7 +53,7 @@ def check(name: str, bench: Bench = BLOCKS, device: torch.device | str = "cpu") 
     refusals, tried = [], False
     try:
         surroundings = list(bench.cases(name))
-    except Exception as error:
+    except FAULTS as error:
         yield Verdict("is tried", short, False, fault(error, file))
         return
     for case in surroundings:
@@ -64,7 +64,7 @@ def check(name: str, bench: Bench = BLOCKS, device: torch.device | str = "cpu") 
                 refusals.append(str(refusal))
             yield Verdict("refusal", case.label, None, str(refusal))
             continue
-        except Exception as error:  # a bug in the block: the other cases are still tried
+        except FAULTS as error:  # a bug in the block: the other cases are still tried
             tried = True
             yield Verdict("is built", case.label, False, fault(error, file))
             continue
@@ -85,7 +85,7 @@ def held(law: Callable[[Any], None], block: Any, label: str = "", file: str = ""
         law(block)
     except Broken as broken:
         return Verdict(law.__name__, label, False, str(broken))
-    except Exception as error:  # a bug in the block: the other laws are still tried
+    except FAULTS as error:  # a bug in the block: the other laws are still tried
         return Verdict(law.__name__, label, False, fault(error, file))
     return Verdict(law.__name__, label, True)
 

@@ -36,7 +36,7 @@ from blocks.contracts import (
     Score,
     Stack,
 )
-from blocks.laws.faults import fault, file_of
+from blocks.laws.faults import FAULTS, fault, file_of
 from blocks.laws.models import given
 from blocks.laws.trying import B, D, T, V, beside, draw, full, tree, with_padding
 from blocks.laws.weighing import H, K
@@ -93,7 +93,7 @@ def silent(name: str, cases: Cases, observe: Observe) -> Iterator[tuple[str, str
             continue
         try:
             seen = effect(name, key, cases, observe)
-        except Exception as error:  # a bug in the block: the other choices are still tried
+        except FAULTS as error:  # a bug in the block: the other choices are still tried
             yield key, fault(error, file_of(REGISTRY[name].constructor))
             continue
         if seen.alone is not None or (seen.refused and others(choice)):

@@ -11,6 +11,9 @@ from typing import Any
 
 import torch
 
+FAULTS: tuple[type[BaseException], ...] = (Exception, SystemExit)
+"""What a block under trial may raise: the end of the program is no more than a bug there."""
+
 ROOT = Path(__file__).resolve().parents[2]
 
 NOT_THEIRS = (

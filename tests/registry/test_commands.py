@@ -10,6 +10,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -19,7 +20,7 @@ from registry.compose import launch
 from registry.compose.launch import versions
 from registry.new import template
 from registry.plugins import ROOT, VARIABLE, load, load_one
-from registry.show import grids, page
+from registry.show import grids, overview, page
 from training.laws.compositions import data_of
 
 load()
@@ -287,13 +288,21 @@ def test_what_a_block_raises_is_a_verdict_with_a_line_of_its_file(tmp_path):
     assert f"BROKEN   norm/raises  eps: every choice has an effect: {says}" in broken
 
 
-def test_what_a_constructor_raises_is_a_verdict(tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("built", "kind"),
+    [
+        ("self.norm = Norm()", "TypeError"),
+        ("raise SystemExit(3)", "SystemExit"),
+    ],
+)
+def test_what_a_constructor_raises_is_a_verdict(built, kind, tmp_path, capsys):
     file = tmp_path / "raises_when_built.py"
-    file.write_text(RAISES.format(name="raises_when_built", built="self.norm = Norm()"), encoding="utf-8")
+    file.write_text(RAISES.format(name="raises_when_built", built=built), encoding="utf-8")
     assert main(["check", str(file), "--with", "1"]) == 1
     *lines, last = capsys.readouterr().out.splitlines()
     assert last == f"{len(lines)} broken"
-    says = f"TypeError at {file}:17: Norm.__init__() missing 1 required positional argument: 'd_model'"
+    text = {"TypeError": "Norm.__init__() missing 1 required positional argument: 'd_model'", "SystemExit": "3"}[kind]
+    says = f"{kind} at {file}:17: {text}"
     assert lines[0] == f"BROKEN   norm/raises_when_built  raises_when_built: is built: {says}"
     assert all(line.endswith(f": {says}") for line in lines)
 
@@ -347,6 +356,13 @@ def test_help_is_printed(words, capsys):
 def test_the_version_is_printed(capsys):
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"{versions()}\n"
+
+
+def test_a_block_without_a_docstring_is_listed_too(monkeypatch):
+    for columns in ("40", "120"):
+        monkeypatch.setenv("COLUMNS", columns)
+        nameless = SimpleNamespace(name="norm/quiet", family="norm", short="quiet", doc="")
+        assert overview(["norm"], [nameless]) == "norm  (norm=...)\n  quiet\n"
 
 
 @pytest.mark.parametrize("columns", [40, 50, 200])

@@ -178,15 +178,16 @@ def test_an_argument_that_is_neither_a_fact_nor_a_choice_is_refused(registry, ma
     [
         ("attention/mine", lambda d_model, /: None, "(d_model, mask, position)", "(d_model)"),
         ("recurrent/mine", lambda d_model, mask, extra, /: None, "(d_model, mask)", "(d_model, mask, extra)"),
-        ("optimizer/mine", lambda model, /, *, lr=1.0: None, "()", "(model)"),
+        ("optimizer/mine", lambda model, /, *, lr=1.0: None, "nothing", "(model)"),
         ("data/mine", lambda a, b, c, d, e, /, *facts: None, DATA, "(a, b, c, d, e, *facts)"),
+        ("norm/mine", lambda *, eps=1.0: None, "(d_model)", "nothing"),
         ("position/mine", lambda d_model, /: None, "(n_heads, head_dim) or (d_model, max_length)", "(d_model)"),
     ],
 )
 def test_a_constructor_that_can_not_take_what_its_family_is_given_is_refused(name, made, given, own):
     with pytest.raises(ConfigError) as refusal:
         Registry().register(name)(made)
-    first = given.partition(")")[0].strip("(")
+    first = "" if given == "nothing" else given.partition(")")[0].strip("(")
     write = f"{first}, /, *" if first else "*"
     assert str(refusal.value) == (
         f"{__file__}:{made.__code__.co_firstlineno}: {name!r} must take what a block of its family is given, {given}, "

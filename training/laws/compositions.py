@@ -18,7 +18,7 @@ import torch
 
 from blocks.laws import Reader, V, starts_at_chance
 from blocks.laws.check import Verdict, held
-from blocks.laws.faults import fault, file_of
+from blocks.laws.faults import FAULTS, fault, file_of
 from registry import REGISTRY, ConfigError, factory
 from registry.compose import Job, launch
 from registry.compose.asked import without_effect
@@ -284,7 +284,7 @@ def compose_with(name: str, n: int) -> Iterator[Verdict]:
         except ConfigError as refusal:
             yield Verdict("composes", entry.short, False, str(refusal))
             return
-        except Exception as error:  # a bug in the block: the other compositions are still tried
+        except FAULTS as error:  # a bug in the block: the other compositions are still tried
             yield Verdict("composes", entry.short, False, fault(error, file))
             continue
         try:
@@ -292,7 +292,7 @@ def compose_with(name: str, n: int) -> Iterator[Verdict]:
                 yield from of_the_run(composition, entry.family, file=file)
             else:
                 yield from of_the_model(composition, file)
-        except Exception as error:
+        except FAULTS as error:
             yield Verdict("composes", entry.short, False, fault(error, file))
 
 
