@@ -20,7 +20,9 @@ from blocks.contracts import Attention, Cost, Ffn, Layout, Mask, Mixer, Path
 from blocks.laws.cost import count_flops, state_after, trace
 from blocks.laws.trying import D
 from registry import REGISTRY, factory
+from registry.core import BY_ITS_FILE
 from registry.errors import ConfigError
+from registry.named import refuse_family
 
 FAMILIES = (*Mixer.families, *Ffn.families)
 
@@ -71,7 +73,8 @@ def build(
         ConfigError: No block or mask has such a name, they do not go together, or the name stands for nothing.
     """
     short, _, policy = word.partition("+")
-    entry = REGISTRY.find(short, families, command)
+    refuse_family(short, command, families)
+    entry = REGISTRY.find(short, families, command, BY_ITS_FILE)
     longest = {"length": length} if "length" in entry.choices else {}  # where a row has a greatest length
     make = factory({"name": entry.name, **longest})
     kind: Any = make.func  # type: ignore[attr-defined]
@@ -84,7 +87,7 @@ def build(
         if block is None:
             raise ConfigError(f"{command}: {word} must be a block that costs something, but it stands for none.")
         return block.to(device)
-    known = REGISTRY.find(policy, ("mask",), command) if policy else None
+    known = REGISTRY.find(policy, ("mask",), command, BY_ITS_FILE) if policy else None
     refusals = []
     for causal in (True, False):
         try:

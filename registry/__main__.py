@@ -1,11 +1,12 @@
 """What is there, what it can do, and a start for what is not there yet.
 
 python -m registry list [family ...]                every name, by family; with --abilities also what each mixer can do
-python -m registry show attention/gqa               choices, sources, cost, how to use it
-python -m registry new attention my_attention       print a file that works as it stands [like another block]
-python -m registry check my_block | ./my_block.py   run the laws, a line a law; --with 50: in 50 random compositions too
+python -m registry show attention/gqa | ./file.py   choices, sources, cost, how to use it
+python -m registry new attention my_attention [like gqa]       print a file that works as it stands
+python -m registry check gqa | ./my_block.py ...    run the laws, a line a law; --with 50: in 50 random compositions too
 python -m registry matrix [mixer | ./file.py ...] [--all]      what combines with what; --all: a line each
 python -m registry profile [block | mixer+mask | ./file.py ...] [tokens ...]    cost, declared and measured
+python -m registry --version
 """
 
 from __future__ import annotations
@@ -16,8 +17,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import blockwright
+
+if __name__ == "__main__":
+    blockwright.start()  # before what takes a while to import
+
 from registry import plugins
 from registry.compose import report
+from registry.compose.launch import versions
 from registry.core import MIXERS, REGISTRY
 from registry.errors import BlockwrightError, ConfigError
 from registry.named import is_file, named
@@ -34,8 +40,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):  # a path may hold bytes that are no text
         sys.stdout.reconfigure(errors="backslashreplace")
     commands = {"list": names, "show": show, "new": new, "check": check, "matrix": matrix, "profile": profile}
-    if not words or words[0] in ("-h", "--help"):
+    if not words or words[0] == "help" or {"-h", "--help"} & {*words}:
         print(__doc__)
+        return 0
+    if words[0] == "--version":
+        print(versions())
         return 0
     try:
         if words[0] not in commands:
@@ -76,27 +85,26 @@ def names(words: list[str]) -> int:
 
 
 def show(wanted: list[str]) -> int:
-    """All about some names."""
+    """All about some names, or about every block that a file registers."""
     if not wanted:
-        raise ConfigError("show: a name must be given, as in show attention/gqa.")
+        raise ConfigError("show: a name or a file must be given, as in show attention/gqa.")
     plugins.load()
-    for word in wanted:
-        found = [n for n in REGISTRY.names() if word in (n, REGISTRY[n].short)]
-        if not found:
-            near = guess(word, [*REGISTRY.names(), *(REGISTRY[n].short for n in REGISTRY.names())])
-            raise ConfigError(f"show: no block is named {word!r}{near}")
-        for name in found:
-            print(as_started(page(REGISTRY[name])))
-            print()
+    for name in named(wanted, "show"):
+        print(as_started(page(REGISTRY[name])))
+        print()
     return 0
 
 
 def new(words: list[str]) -> int:
     """Print a block file to start from."""
-    if not 2 <= len(words) <= 3:
-        raise ConfigError("new: a family and a name must be given, as in new attention my_attention.")
+    asked = [*words[:2], *words[3:]] if words[2:3] == ["like"] else words
+    if not 2 <= len(asked) <= 3 or words[2:] == ["like"]:
+        raise ConfigError(
+            "new: a family and a name must be given, as in new attention my_attention, and at most a block to start "
+            f"from, as in new attention my_attention like gqa, but got {' '.join(words)!r}."
+        )
     plugins.load()
-    print(template(*words), end="")
+    print(template(*asked), end="")
     return 0
 
 
@@ -108,24 +116,26 @@ def check(words: list[str]) -> int:
     plugins.load()
     wanted = named(words, "check")
     from blocks.laws.check import check as verdicts
+    from blocks.laws.check import without_torch_logs
     from training.laws import BENCH
 
     broken, free = 0, []
-    for name in wanted:
-        tried = 0
-        for verdict in verdicts(name, BENCH):
-            print(line(name, verdict))
-            broken += verdict.ok is False
-            tried += verdict.ok is not None
-        if not tried:
-            free.append(name)
-    if compositions:
-        from training.laws.compositions import compose_with
-
+    with without_torch_logs():
         for name in wanted:
-            for verdict in compose_with(name, compositions):
+            tried = 0
+            for verdict in verdicts(name, BENCH):
                 print(line(name, verdict))
                 broken += verdict.ok is False
+                tried += verdict.ok is not None
+            if not tried:
+                free.append(name)
+        if compositions:
+            from training.laws.compositions import compose_with
+
+            for name in wanted:
+                for verdict in compose_with(name, compositions):
+                    print(line(name, verdict))
+                    broken += verdict.ok is False
     for name in free:
         print(f"no laws  {name}  {why_free(name)}")
     if broken:
@@ -191,5 +201,4 @@ def profile(words: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    blockwright.start()
     run(main)

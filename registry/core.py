@@ -10,6 +10,7 @@ import ast
 import contextlib
 import functools
 import inspect
+import math
 import os
 import re
 import sys
@@ -35,6 +36,35 @@ MISSING = "???"
 
 MIXERS = ("attention", "linear", "recurrent", "convolution")
 """Families that share the slot ``mixer``, and so share their names."""
+
+FACTS: dict[str, tuple[tuple[str, ...], ...]] = {
+    "attention": (("d_model", "mask", "position"),),
+    **dict.fromkeys(MIXERS[1:], (("d_model", "mask"),)),
+    "mask": (("causal",),),
+    "position": (("n_heads", "head_dim"), ("d_model", "max_length")),
+    "score": (("n_heads", "head_dim"),),
+    "normaliser": (("n_heads",),),
+    **dict.fromkeys(("norm", "ffn"), (("d_model",),)),
+    **dict.fromkeys(("residual", "layer", "stack"), (("d_model", "site"),)),
+    **dict.fromkeys(("embedding", "head"), (("vocab_size", "d_model"),)),
+    "model": (("vocab_size",),),
+    **dict.fromkeys(("init", "tokenizer", "optimizer", "callback"), ((),)),
+    "objective": (("tokenizer", "max_length", "shape", "gives"),),
+    "data": (("tokenizer", "objective", "max_length", "seed"),),
+    "schedule": (("max_steps",),),
+    "logger": (("folder",),),
+}
+"""What the constructors of each family of ours are given by the parent, in order; a position one of two things."""
+
+
+IN_A_CONFIG = "listed in plugins=[...]"
+"""How a block of one's own comes to be known where a config names it."""
+
+BY_THE_ENVIRONMENT = "listed in BLOCKWRIGHT_PLUGINS"
+"""The same, where a command without ``plugins=`` names it."""
+
+BY_ITS_FILE = f"named by its file (./my_block.py), or be {BY_THE_ENVIRONMENT}"
+"""The same, where a command that takes files names it."""
 
 
 class SameNumbers(NamedTuple):
@@ -123,8 +153,22 @@ class Entry:
 
     @functools.cached_property
     def facts(self) -> tuple[str, ...]:
-        """What the parent gives, in order."""
-        return tuple(p.name for p in self._parameters if p.kind is p.POSITIONAL_ONLY)
+        """What the parent gives, in order; of ``*facts`` what the family is given."""
+        given = tuple(p.name for p in self._parameters if p.kind is p.POSITIONAL_ONLY)
+        return given + (self._family_facts()[len(given) :] if self._takes_more else ())
+
+    @property
+    def _takes_more(self) -> bool:
+        return any(p.kind is p.VAR_POSITIONAL for p in self._parameters)
+
+    def _family_facts(self) -> tuple[str, ...]:
+        """What a block of its family is given; of several possibilities the one that a base class states."""
+        possible = FACTS.get(self.family, ((),))
+        for kind in getattr(self.constructor, "__mro__", ()) if len(possible) > 1 else ():
+            code = getattr(vars(kind).get("__init__"), "__code__", None)
+            if code and (stated := code.co_varnames[1 : code.co_posonlyargcount]) in possible:
+                return tuple(stated)
+        return possible[0]
 
     @functools.cached_property
     def choices(self) -> dict[str, Choice]:
@@ -253,12 +297,7 @@ class Registry:
             ConfigError: ``name`` is not ``family/name``; another constructor has it and ``override``
                 is not set; ``defaults`` names no choice of the constructor.
         """
-        if not re.fullmatch(r"[a-z][a-z0-9_]*/[a-z][a-z0-9_]*", name):
-            raise ConfigError(f"a block's name must be 'family/name' in lower case, but got {name!r}.")
-        family, short = name.split("/")
-        if short in RESERVED or (family in MIXERS and short == "attention"):
-            why = RESERVED.get(short, "it says: whatever the attention slot holds")
-            raise ConfigError(f"a block must not be called {short!r}: {why}. Got {name!r}.")
+        check_name(name)
 
         def enter(constructor: C) -> C:
             entry = Entry(name, constructor, defaults)
@@ -302,8 +341,10 @@ class Registry:
         """Every family that has a name, in alphabetical order."""
         return sorted({e.family for e in self._entries.values()})
 
-    def find(self, name: str, families: Iterable[str], path: str = "") -> Entry:
+    def find(self, name: str, families: Iterable[str], path: str = "", own: str = IN_A_CONFIG) -> Entry:
         """The entry called ``name`` (in full, or without its family) in one of ``families``.
+
+        ``path`` and ``own``, how a block of one's own comes to be known, are for error messages.
 
         Raises:
             ConfigError: There is none.
@@ -321,8 +362,7 @@ class Registry:
         else:
             what = f"no block is named {name!r}{guess(name, short)}"
         raise ConfigError(
-            f"{path or 'spec'}: {what} There are: {', '.join(short) or 'none'}. "
-            "A block of your own must be listed in plugins=[...]."
+            f"{path or 'spec'}: {what} There are: {', '.join(short) or 'none'}. A block of your own must be {own}."
         )
 
     def complete(self, spec: Mapping[str, Any] | str, families: Iterable[str] = (), path: str = "") -> dict[str, Any]:
@@ -487,26 +527,63 @@ class Completion:
         )
 
 
+def check_name(name: str) -> None:
+    """Raises ``ConfigError`` unless a block may be registered as ``name``."""
+    if not re.fullmatch(r"[a-z][a-z0-9_]*/[a-z][a-z0-9_]*", name):
+        raise ConfigError(f"a block's name must be 'family/name' in lower case, but got {name!r}.")
+    family, short = name.split("/")
+    if short in RESERVED or (family in MIXERS and short == "attention"):
+        why = RESERVED.get(short, "it says: whatever the attention slot holds")
+        raise ConfigError(f"a block must not be called {short!r}: {why}. Got {name!r}.")
+
+
 def _check_signature(entry: Entry) -> None:
     """Whether a constructor can be called, and each argument is a fact from the parent or a choice of a person.
 
     Raises:
         ConfigError: A class leaves a method of its family undefined; an argument is neither before ``/`` nor behind
-            ``*``.
+            ``*``; it can not be called with what its family is given.
     """
     missing = sorted(getattr(entry.constructor, "__abstractmethods__", ()))
     if missing:
         raise ConfigError(
             f"{entry.where}: {entry.name!r} must define all that its family promises, but has no {', '.join(missing)}."
         )
-    others = [p for p in entry._parameters if p.kind not in (p.POSITIONAL_ONLY, p.KEYWORD_ONLY)]
+    others = [p for p in entry._parameters if p.kind not in (p.POSITIONAL_ONLY, p.VAR_POSITIONAL, p.KEYWORD_ONLY)]
     if not others:
+        _check_facts(entry)
         return
     named = ", ".join(str(p.replace(annotation=p.empty, default=p.empty)) for p in others)
     raise ConfigError(
         f"{entry.where}: each argument of {entry.name!r} must stand before `/` (what the parent gives) or behind `*` "
         f"(what a person chooses), but got {named}. Write it as def __init__(self, d_model, /, *, width=64)."
     )
+
+
+def _check_facts(entry: Entry) -> None:
+    """Whether a constructor can be called with what a block of its family is given. Other families are unknown here.
+
+    Raises:
+        ConfigError: It can not.
+    """
+    if entry.family not in FACTS:
+        return
+    taken = [p for p in entry._parameters if p.kind is p.POSITIONAL_ONLY]
+    possible = FACTS[entry.family]
+    most = math.inf if entry._takes_more else len(taken)
+    if any(sum(p.default is p.empty for p in taken) <= len(facts) <= most for facts in possible):
+        return
+    got = _in_brackets([p.name for p in taken] + ["*facts"] * entry._takes_more)
+    given = " or ".join(map(_in_brackets, possible))
+    own = ", ".join([*entry._family_facts(), *(["/", "*"] if entry._family_facts() else ["*"]), "width=64"])
+    raise ConfigError(
+        f"{entry.where}: {entry.name!r} must take what a block of its family is given, {given}, before `/`, but got "
+        f"{got}. Write it as def __init__(self, {own})."
+    )
+
+
+def _in_brackets(names: Iterable[str]) -> str:
+    return f"({', '.join(names)})" if [*names] else "nothing"
 
 
 def _origin(constructor: Callable[..., Any]) -> tuple[str, str]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import inspect
 import io
 import itertools
+import keyword
 import re
 import sys
 import tokenize
 
-from registry.core import REGISTRY, Entry
+from registry.core import BY_THE_ENVIRONMENT, REGISTRY, Entry, check_name
 from registry.errors import ConfigError
 from registry.values import guess
 
@@ -26,8 +27,17 @@ MODELS = {
     "schedule": "schedule/constant",
     "callback": "callback/early_stopping",
     "model": "model/decoder_only",
+    "objective": "objective/next_token",
+    "embedding": "embedding/token",
+    "head": "head/linear",
+    "data": "data/python_source",
+    "layer": "layer/sequential",
+    "stack": "stack/plain",
+    "score": "score/scaled_dot",
+    "normaliser": "normaliser/softmax",
 }
-"""Which of our blocks a new one of a family starts from; of other families, the first."""
+"""Which of our blocks a new one of a family starts from; of other families, the first. Each trains in the default
+model."""
 
 ATTENTION = '''\
 """One head of attention as wide as you like: a token asks, and reads what the tokens that answer hold.
@@ -124,20 +134,32 @@ def template(family: str, name: str, like: str = "") -> str:
         raise ConfigError(f"new: no family is named {family!r}{guess(family, known)} There are: {', '.join(known)}.")
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
         raise ConfigError(f"new: a name must be lower-case letters, digits and underscores, but got {name!r}.")
+    title = "".join(word.capitalize() for word in name.split("_"))
+    if keyword.iskeyword(name) or keyword.iskeyword(title):
+        raise ConfigError(f"new: a name must not be a keyword of Python, but got {name!r}. Pick another name.")
+    try:
+        check_name(f"{family}/{name}")
+    except ConfigError as refusal:
+        raise ConfigError(f"new: {refusal}") from refusal
     if f"{family}/{name}" in REGISTRY:
         raise ConfigError(f"new: {family}/{name} is taken, by {REGISTRY[f'{family}/{name}'].where}. Pick another name.")
-    title = "".join(word.capitalize() for word in name.split("_"))
     if family == "attention" and not like:
-        return ATTENTION.replace("{name}", name).replace("{Class}", title)
+        return ATTENTION.replace("{name}", name).replace("{Class}", _free(title, family, ATTENTION))
     start = like or MODELS.get(family, "")
-    entry = REGISTRY.find(start if start else REGISTRY.names(family)[0], (family,), "new")
+    entry = REGISTRY.find(start if start else REGISTRY.names(family)[0], (family,), "new", BY_THE_ENVIRONMENT)
     return _renamed(entry, f"{family}/{name}", title)
+
+
+def _free(title: str, family: str, source: str) -> str:
+    """A name for a class that nothing else in its file has."""
+    return f"{title}{family.capitalize()}" if re.search(rf"\b{title}\b", source) else title
 
 
 def _renamed(entry: Entry, name: str, title: str) -> str:
     """The file of a registered block, under another name. Its other names, and its own, are left out."""
     old = entry.constructor.__name__
     source = inspect.getsource(sys.modules[entry.constructor.__module__])
+    title = title if title == old else _free(title, entry.family, source)
     own = re.search(rf'^@register\("{entry.name}"(.*)\)$', source, re.MULTILINE)
     defaults = own[1] if own else ""
     decorators = re.compile(r"(?:^@register\(.*\)\n)+(?=(?:class|def) " + old + r"\b)", re.MULTILINE)

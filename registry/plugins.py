@@ -21,7 +21,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import blockwright
-from registry.errors import ConfigError, MachineError
+from registry.errors import BlockwrightError, ConfigError, MachineError
 from registry.neighbours import PREFIX, digest_now, import_file, module_of, sources_of
 from registry.program import uninterrupted
 
@@ -48,15 +48,7 @@ def load_others(plugins: Iterable[str] = ()) -> list[str]:
     """``load`` without our own blocks: none of them is imported that no plugin needs."""
     load_installed()
     wanted = [*filter(None, os.environ.get(VARIABLE, "").split(",")), *plugins]
-    loaded = []
-    for plugin in wanted:
-        try:
-            loaded.append(load_one(plugin.strip()))
-        except ModuleNotFoundError as error:
-            if reason := blockwright.missing_below_ours(error):
-                raise ConfigError(f"plugins: in {plugin.strip()}, {reason}") from error
-            raise
-    return list(dict.fromkeys(loaded))
+    return list(dict.fromkeys(load_one(plugin.strip()) for plugin in wanted))
 
 
 def load_builtin() -> None:
@@ -85,8 +77,12 @@ def load_installed() -> None:
             )
 
 
-def load_one(plugin: str) -> str:
+def load_one(plugin: str, where: str = "plugins") -> str:
     """Import a module by its dotted name or a file by its path, once, whichever way it is named.
+
+    Args:
+        plugin: The name or the path.
+        where: Where it is named, for error messages.
 
     Returns:
         The same plugin, as it can be found from any folder.
@@ -95,63 +91,91 @@ def load_one(plugin: str) -> str:
         ConfigError: There is no such module or file, or it can not be imported as it stands.
     """
     if plugin.endswith(".py") or "/" in plugin or os.sep in plugin:
-        return _load_file(Path(plugin).expanduser().resolve(), plugin)
+        return _load_file(Path(plugin).expanduser().resolve(), plugin, where)
     folder = os.getcwd()
     if folder not in sys.path and "" not in sys.path:  # a console command does not look here by itself
         sys.path.append(folder)
     importlib.invalidate_caches()
-    try:
+    with sentences(plugin, where):
         if plugin not in sys.modules:
             found = importlib.util.find_spec(plugin)
             file = Path(found.origin).resolve() if found and found.has_location and found.origin else None
             if file is not None and module_of(file) is not None:
                 return str(file)
-        with sentences(plugin):
-            importlib.import_module(plugin)
-    except ModuleNotFoundError as error:
-        if error.name is None or not (plugin == error.name or plugin.startswith(f"{error.name}.")):
-            raise  # the plugin is there; what it imports is not
-        path = f"./{plugin.replace('.', '/')}.py"
-        raise ConfigError(
-            f"plugins: no module is named {plugin!r}. A file must be named by its path ({path})."
-        ) from error
+        importlib.import_module(plugin)
     return plugin
 
 
-def _load_file(file: Path, written: str) -> str:
+def _load_file(file: Path, written: str, where: str) -> str:
     if not file.is_file():
-        raise ConfigError(f"plugins: there is no file {written!r} ({file}).")
+        raise ConfigError(f"{where}: there is no file {written!r} ({file}).")
     if file.suffix != ".py":
-        raise ConfigError(f"plugins: {written!r} must be a Python file, but its name does not end in .py.")
-    with sentences(str(file)):
+        raise ConfigError(f"{where}: {written!r} must be a Python file, but its name does not end in .py.")
+    with sentences(str(file), where):
         import_file(file)
     return str(file)
 
 
 @contextlib.contextmanager
-def sentences(plugin: str) -> Iterator[None]:
-    """Says in a sentence, with file and line, what keeps a file from being imported; other errors are bugs in it.
+def sentences(plugin: str, where: str = "plugins") -> Iterator[None]:
+    """Says in a sentence, with file and line, what keeps a plugin from being imported.
+
+    Args:
+        plugin: Its dotted name, or its file.
+        where: Where it is named, for error messages.
 
     Raises:
-        ConfigError: It is not Python, or imports from beside it what is not there.
+        ConfigError: There is no such module, or importing it ended with an exception or with the end of the program.
     """
     try:
         yield
+    except BlockwrightError:
+        raise
     except SyntaxError as error:
-        where = f"{error.filename}:{error.lineno}" if error.filename else plugin  # zero bytes stand in no line
-        text = f" ({error.text.strip()})" if error.text and error.text.strip() else ""
-        raise ConfigError(f"plugins: {where} must be Python, but got: {error.msg}{text}.") from error
-    except ImportError as error:
-        private = (error.name or "").startswith(PREFIX)
-        if not private and "relative import" not in str(error):
-            raise
-        frames = [f for f in traceback.extract_tb(error.__traceback__) if "importlib" not in f.filename]
-        asked = f"`{frames[-1].line}`" if frames[-1].line else "an import"
+        if error.filename and error.filename.startswith("<"):  # text that the plugin evaluates
+            raise ConfigError(f"{where}: {_why(plugin, error)}") from error
+        place = f"{error.filename}:{error.lineno}" if error.filename else plugin  # zero bytes stand in no line
+        text = f" ({_short(error.text)})" if error.text and error.text.strip() else ""
+        raise ConfigError(f"{where}: {place} must be Python, but got: {_short(error.msg)}{text}.") from error
+    except (Exception, SystemExit) as error:
+        raise ConfigError(f"{where}: {_why(plugin, error)}") from error
+
+
+def _why(plugin: str, error: BaseException) -> str:
+    """A sentence on an exception that came of importing a plugin."""
+    if isinstance(error, ModuleNotFoundError):
+        if reason := blockwright.missing_below_ours(error):
+            return f"in {plugin}, {reason}"
+        if error.name is not None and f"{plugin}.".startswith(f"{error.name}."):
+            path = f"./{plugin.replace('.', '/')}.py"
+            return f"no module is named {plugin!r}. A file must be named by its path ({path})."
+    frames = [
+        traceback.FrameSummary(frame.f_code.co_filename, number, frame.f_code.co_name)
+        for frame, number in traceback.walk_tb(error.__traceback__)
+        if _is_of(plugin, frame.f_code.co_filename, frame.f_globals.get("__name__") or "")
+    ]
+    place = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else plugin
+    private = isinstance(error, ImportError) and (error.name or "").startswith(PREFIX)
+    if private or (isinstance(error, ImportError) and "relative import" in str(error)):
+        asked = f"`{_short(frames[-1].line)}`" if frames and frames[-1].line else "an import"
         rule = "import what is there" if private else "import from its own package"
-        raise ConfigError(
-            f"plugins: {frames[-1].filename}:{frames[-1].lineno} must {rule}, but got {asked}. What stands in the "
-            "folder of a plugin, or in its package, can be imported."
-        ) from error
+        return (
+            f"{place} must {rule}, but got {asked}. What stands in the folder of a plugin, or in its package, can be "
+            "imported."
+        )
+    what = type(error).__name__ + (f": {_short(str(error))}" if str(error) else "")
+    return f"{place} must be imported without an error, but got {what.rstrip('.')}. Mend the file."
+
+
+def _is_of(plugin: str, file: str, module: str) -> bool:
+    """Whether code is a plugin's own: of its file, of its package, or of what stands beside a file."""
+    return file == plugin or module.startswith(PREFIX) or module.partition(".")[0] == plugin.partition(".")[0]
+
+
+def _short(text: str, most: int = 200) -> str:
+    """Text of others in one line for a terminal: what would steer it is escaped, and what is long is cut."""
+    line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(text.split()))
+    return line if len(line) <= most else f"{line[:most]}..."
 
 
 # Sources ----------------------------------------------------------------------------------------------------------

@@ -137,6 +137,9 @@ def run(command: Callable[[], int], *, goes_on: bool = False, idle: str = "") ->
     except KeyboardInterrupt as stop:
         print(f"stopped by {stop}{idle}", file=sys.stderr)
         status = STOPPED
+    except BaseException:
+        output.goes_on = True  # the interpreter writes what is buffered once the traceback is printed
+        raise
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # what is done is done: the interpreter takes a moment to end
     output.goes_on = True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import shutil
 import sys
 import textwrap
 from collections.abc import Callable, Iterable
@@ -13,8 +14,11 @@ from registry.core import MISSING, MIXERS, REGISTRY, Choice, Entry
 from registry.tables import LAYER_SLOTS, MODEL_SLOTS, RUN_LISTS, RUN_SLOTS, STACK_SLOTS
 from registry.values import MisfitError, spoken
 
-WIDTH = 118
-"""Columns of a terminal."""
+WIDTHS = 40, 120
+"""Columns of the narrowest and of the widest text."""
+
+BESIDE = 24
+"""Columns that a text must have beside what it is about; where there are fewer, it stands below."""
 
 D_MODEL, HEADS, LENGTH = 256, 8, 1024
 """Where costs are shown."""
@@ -43,17 +47,43 @@ def overview(families: Iterable[str], entries: Iterable[Known], able: Callable[[
     width = max((len(e.short) for e in shown), default=0)
     lines = []
     for family in families:
-        lines.append(f"{family}  ({_how(family)})")
+        lines += beside(f"{family}  ", f"({_how(family)})")
         for entry in sorted((e for e in shown if e.family == family), key=lambda e: e.name):
             can = f" [{', '.join(able(entry.name))}]" if able and family in MIXERS else ""
-            lines += textwrap.wrap(
-                f"{entry.doc}{can}",
-                WIDTH,
-                initial_indent=f"  {entry.short:{width}}  ",
-                subsequent_indent=" " * (width + 4),
-            )
+            lines += beside(f"  {entry.short:{width}}  ", f"{entry.doc}{can}")
         lines.append("")
     return "\n".join(lines)
+
+
+def columns() -> int:
+    """How wide text is printed: as wide as the terminal, within bounds; where there is none, 118."""
+    return max(WIDTHS[0], min(WIDTHS[1], shutil.get_terminal_size((118, 24)).columns))
+
+
+def beside(head: str, text: str) -> list[str]:
+    """``text`` beside what it is about, wrapped under itself, or below it where little room is left.
+
+    Args:
+        head: What it is about, with the space up to the text.
+        text: What is wrapped.
+    """
+    if not text or columns() - len(head) >= BESIDE:
+        return wrapped(text, head, " " * len(head))
+    start = len(head) - len(head.lstrip())
+    return [head.rstrip(), *wrapped(text, " " * (start + 4))]
+
+
+def wrapped(text: str, first: str = "", later: str | None = None) -> list[str]:
+    """``text`` in lines that fit, the first after ``first``, the others after ``later`` (the same, if not given)."""
+    lines = textwrap.wrap(
+        text,
+        columns(),
+        initial_indent=first,
+        subsequent_indent=first if later is None else later,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return lines or [first.rstrip()]
 
 
 def _how(family: str) -> str:
@@ -73,7 +103,7 @@ def _how(family: str) -> str:
 def page(entry: Entry) -> str:
     """All about one name: choices, sources, cost, and how to use it."""
     doc = inspect.getdoc(entry.constructor) or ""
-    head = [f"{entry.name}: {entry.doc}", f"{_near(entry.where)}"]
+    head = [*wrapped(f"{entry.name}: {entry.doc}", "", "  "), f"{_near(entry.where)}"]
     told = _prose(doc)
     papers = sources(entry)
     rows = [_choice(c) for c in entry.choices.values()]
@@ -82,13 +112,10 @@ def page(entry: Entry) -> str:
         widths = [max(len(row[i]) for row in rows) for i in range(2)]
         parts.append("Choices")
         for name, default, kind, says in rows:
-            indent = f"  {name:{widths[0]}}  {default:{widths[1]}}  "
-            parts += textwrap.wrap(
-                f"{says} ({kind})", WIDTH, initial_indent=indent, subsequent_indent=" " * len(indent)
-            )
+            parts += beside(f"  {name:{widths[0]}}  {default:{widths[1]}}  ", f"{says} ({kind})")
         parts.append("")
     if papers:
-        parts += ["Sources", *(f"  {s}" for s in papers), ""]
+        parts += ["Sources", *(line for s in papers for line in wrapped(s, "  ", "    ")), ""]
     parts += [*_cost(entry), "Use", *(f"  {line}" for line in _examples(entry))]
     return "\n".join(parts)
 
@@ -97,7 +124,13 @@ def _prose(doc: str) -> list[str]:
     """The paragraphs of a docstring between its first line and its sections."""
     rest = doc.partition("\n")[2].strip("\n")
     rest = re.split(r"^(?:Args|Raises|Returns):$", rest, maxsplit=1, flags=re.MULTILINE)[0].strip("\n")
-    return [*(f"  {line}".rstrip() for line in rest.splitlines()), ""] if rest else []
+    lines: list[str] = []
+    for paragraph in re.split(r"\n(?:[ \t]*\n)+", rest) if rest else ():
+        plain = not re.search(r"^\s|^[-*\d]+[.)]? ", paragraph, re.MULTILINE)  # neither a formula nor a list
+        too_wide = max(map(len, paragraph.splitlines())) + 2 > columns()
+        kept = [f"  {line}".rstrip() for line in paragraph.splitlines()]
+        lines += [*(wrapped(paragraph, "  ") if plain and too_wide else kept), ""]
+    return lines
 
 
 def sources(entry: Entry) -> list[str]:
@@ -138,11 +171,14 @@ def _cost(entry: Entry) -> list[str]:
             continue
         costs = [
             f"Cost of {LENGTH} tokens at d_model={D_MODEL}" + ("" if causal else ", both ways"),
-            f"  parameters {cost.parameters:,}, FLOPs {cost.flops:,}, state {cost.state_bytes:,} bytes, "
-            f"sequential steps {cost.steps:,}",
+            *wrapped(
+                f"parameters {cost.parameters:,}, FLOPs {cost.flops:,}, state {cost.state_bytes:,} bytes, "
+                f"sequential steps {cost.steps:,}",
+                "  ",
+            ),
         ]
         if entry.family != "ffn":
-            costs.append(f"  to a token {LENGTH // 2} before: {_way(block.path(LENGTH // 2, LENGTH))}")
+            costs += wrapped(f"to a token {LENGTH // 2} before: {_way(block.path(LENGTH // 2, LENGTH))}", "  ")
         return [*costs, ""]
     return []
 
@@ -231,12 +267,11 @@ def profiles(lines: Iterable[Any]) -> str:
         "  ".join([f"{row[0]:{widths[0]}}", *(f"{cell:>{w}}" for cell, w in zip(row[1:], widths[1:], strict=True))])
         for row in rows
     ]
-    notes = textwrap.wrap(
+    notes = wrapped(
         "One row of T tokens. parameters, FLOPs (a forward), steps and state (bytes after T tokens) as declared, with "
         "what was counted in brackets where it differs; chain: operations of torch's that follow one another in a "
         "forward; layers, and operations one after another, to every token from the one T / 2 before it; ms: least of "
-        "three forwards and backwards; peak: megabytes of the tensors that these make.",
-        WIDTH,
+        "three forwards and backwards; peak: megabytes of the tensors that these make."
     )
     return "\n".join([*(line.rstrip() for line in table), "", *notes])
 
@@ -250,8 +285,10 @@ def grids(rows: Iterable[Any]) -> str:
     rows = list(rows)
     marks = {"native": "native", "dense": "dense", "unknown": "?", "refused": "-"}
     lines = [
-        "native: as cheap as its rule; dense: every pair is computed; ?: not declared, and the count of its work does",
-        "not tell; -: refused, with the reason below",
+        *wrapped(
+            "native: as cheap as its rule; dense: every pair is computed; ?: not declared, and the count of its work "
+            "does not tell; -: refused, with the reason below"
+        ),
         "",
     ]
     for slot in dict.fromkeys(r.slot for r in rows):
@@ -271,8 +308,7 @@ def grids(rows: Iterable[Any]) -> str:
     lines.append("Refused because")
     for reason, of in sorted(reasons.items()):
         who = ", ".join(dict.fromkeys(f"{r.mixer.partition('/')[2]}" for r in of))
-        lines += textwrap.wrap(reason, WIDTH, initial_indent="  ", subsequent_indent="  ")
-        lines += textwrap.wrap(who, WIDTH, initial_indent="      ", subsequent_indent="      ")
+        lines += [*wrapped(reason, "  "), *wrapped(who, "      ")]
     return "\n".join(lines)
 
 

@@ -64,8 +64,8 @@ class AdditiveAttention(Attention[Past]):
             width,
             mask,
             refused={
-                "rotate": "for additive attention, whose scores are no products of queries and keys",
-                "value_bias": "for additive attention, whose values are whole tokens",
+                "rotate": f"for {type(self).__name__}, whose scores are no products of queries and keys",
+                "value_bias": f"for {type(self).__name__}, whose values are whole tokens",
             },
         )
 

@@ -73,7 +73,7 @@ class DifferentialAttention(Attention[Past]):
             normaliser=normaliser,
             dropout=dropout,
             backend=backend,
-            refused={"value_bias": "for differential attention, whose values are twice as wide as its keys"},
+            refused={"value_bias": f"for {type(self).__name__}, whose values are twice as wide as its keys"},
         )
         self.lambdas = nn.Parameter(torch.randn(2, 2, self.head_dim) * 0.1)  # of either attention: query, key
         declare(self, lambdas="dynamics")

@@ -86,7 +86,7 @@ class LatentAttention(Attention[Past]):
             normaliser=normaliser,
             dropout=dropout,
             backend=backend,
-            refused={"value_bias": "for latent attention, whose values are not as wide as the slice it acts on"},
+            refused={"value_bias": f"for {type(self).__name__}, whose values are not as wide as the slice it acts on"},
         )
         self.to_out = declare(nn.Linear(n_heads * head_dim, d_model, bias=False), weight="writer")
 

@@ -54,7 +54,7 @@ class LinformerAttention(Attention[Past]):
         backend: Backend = "auto",
     ) -> None:
         super().__init__(d_model, mask, position)
-        refuse_all_but_full(mask, "Linformer")
+        refuse_all_but_full(mask, type(self).__name__)
         if n_heads < 1 or d_model % n_heads:
             raise ValueError(f"d_model must be a multiple of n_heads, but got {d_model} and {n_heads}.")
         if rank < 1 or length < 1:
@@ -66,7 +66,7 @@ class LinformerAttention(Attention[Past]):
         self.to_v = declare(nn.Linear(d_model, d_model, bias=False), weight="value")
         self.squeeze = nn.Parameter(torch.randn(length, rank) * rank**-0.5)
         declare(self, squeeze="matrix")
-        why = "for Linformer, whose keys are sums over many places"
+        why = f"for {type(self).__name__}, whose keys are sums over many places"
         self.reading = Reading(
             mask,
             position,
@@ -94,7 +94,8 @@ class LinformerAttention(Attention[Past]):
         """Keys and values that are left. (B, n R, H, K) for n documents, and whose they are"""
         if x.shape[1] > self.length:
             raise ValueError(
-                f"length must be at least the {x.shape[1]} tokens of a row for Linformer, but got {self.length}."
+                f"length must be at least the {x.shape[1]} tokens of a row for {type(self).__name__}, "
+                f"but got {self.length}."
             )
         documents = Documents.of(layout)
         weights = self.squeeze[documents.rank].transpose(1, 2)  # (B, R, S)

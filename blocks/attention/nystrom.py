@@ -58,7 +58,7 @@ class NystromAttention(Attention[Past]):
         backend: Backend = "auto",
     ) -> None:
         super().__init__(d_model, mask, position)
-        refuse_all_but_full(mask, "Nyström attention")
+        refuse_all_but_full(mask, type(self).__name__)
         if n_heads < 1 or d_model % n_heads:
             raise ValueError(f"d_model must be a multiple of n_heads, but got {d_model} and {n_heads}.")
         if landmarks < 1 or iterations < 1:
@@ -68,7 +68,7 @@ class NystromAttention(Attention[Past]):
         self.to_q = nn.Linear(d_model, d_model, bias=False)
         self.to_k = nn.Linear(d_model, d_model, bias=False)
         self.to_v = declare(nn.Linear(d_model, d_model, bias=False), weight="value")
-        why = "for Nyström attention, whose keys are means over many places"
+        why = f"for {type(self).__name__}, whose keys are means over many places"
         self.reading = Reading(
             mask,
             position,

@@ -34,7 +34,7 @@ class Fourier(Mixer[State]):
         super().__init__(d_model, mask)
         if not mask.plain or mask.causal:
             raise ValueError(
-                "mask must be full for a Fourier transform, which mixes every token with every other, "
+                f"mask must be full for {type(self).__name__}, which mixes every token with every other, "
                 f"but got {type(mask).__name__}."
             )
         self.norm = "ortho" if scaling == "unitary" else "backward"
@@ -52,7 +52,7 @@ class Fourier(Mixer[State]):
             ), None
 
     def empty_state(self, rows: int, capacity: int) -> State:
-        raise ValueError("mask must be causal to go on from a state, but a Fourier transform reads both ways.")
+        raise ValueError(f"mask must be causal to go on from a state, but this {type(self).__name__} reads both ways.")
 
     def cost(self, length: int) -> Cost:
         return Cost(parameters=0, flops=0, state_bytes=0, steps=_butterflies(length))  # they are no matrix products

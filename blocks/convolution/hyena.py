@@ -81,7 +81,7 @@ class Hyena(Mixer[HyenaState]):
         dropout: float = 0.0,
     ) -> None:
         super().__init__(d_model, mask)
-        must_be_plain(mask, "Hyena")
+        must_be_plain(mask, type(self).__name__)
         if time_scale < 1:
             raise ValueError(f"time_scale must be at least 1, but got {time_scale}.")
         if bands < 1:
@@ -120,7 +120,7 @@ class Hyena(Mixer[HyenaState]):
         return y, HyenaState(near.recent(state.projected), far.recent(state.gated), state.spoken)
 
     def empty_state(self, rows: int, capacity: int) -> HyenaState:
-        must_look_back(self.mask, "Hyena")
+        must_look_back(self.mask, type(self).__name__)
         like, D = self.to_out.weight, self.d_model
         return HyenaState(
             Recent.empty(like, rows, TAPS - 1, 3 * D), Recent.empty(like, rows, capacity, D), self._speak(capacity + 1)

@@ -40,7 +40,7 @@ class Pooling(Mixer[Recent | Total]):
 
     def __init__(self, d_model: int, mask: Mask, /, *, size: int | None = 4) -> None:
         super().__init__(d_model, mask)
-        must_be_plain(mask, "pooling")
+        must_be_plain(mask, type(self).__name__)
         if size is not None and size < 1:
             raise ValueError(f"size must be at least 1, or null for the whole document, but got {size}.")
         self.size = size
@@ -64,7 +64,7 @@ class Pooling(Mixer[Recent | Total]):
         return (total[..., :-1] / total[..., -1:].clamp_min(1.0)).to(x.dtype) - x, state
 
     def empty_state(self, rows: int, capacity: int) -> Recent | Total:
-        must_look_back(self.mask, "pooling")
+        must_look_back(self.mask, type(self).__name__)
         like, width = exact(self.like), self.d_model + 1
         return (
             Total(like.new_zeros(rows, width)) if self.size is None else Recent.empty(like, rows, self.size - 1, width)

@@ -43,7 +43,7 @@ class ShortConvolution(Mixer[Recent]):
         dropout: float = 0.0,
     ) -> None:
         super().__init__(d_model, mask)
-        must_be_plain(mask, "a short convolution")
+        must_be_plain(mask, type(self).__name__)
         if size < 1:
             raise ValueError(f"size must be at least 1, but got {size}.")
         if activation not in ("silu", "none"):
@@ -67,7 +67,7 @@ class ShortConvolution(Mixer[Recent]):
         return y, None if state is None else line.recent(state)
 
     def empty_state(self, rows: int, capacity: int) -> Recent:
-        must_look_back(self.mask, "short convolution")
+        must_look_back(self.mask, type(self).__name__)
         return Recent.empty(self.to_out.weight, rows, self.back, self.d_model)
 
     def cost(self, length: int) -> Cost:

@@ -51,7 +51,7 @@ class WordWindow(Mixer[Recent]):
         dropout: float = 0.0,
     ) -> None:
         super().__init__(d_model, mask)
-        must_be_plain(mask, "a word window")
+        must_be_plain(mask, type(self).__name__)
         if size < 1:
             raise ValueError(f"size must be at least 1, but got {size}.")
         d_hidden = d_model if d_hidden is None else d_hidden
@@ -74,7 +74,7 @@ class WordWindow(Mixer[Recent]):
         return y, None if state is None else line.recent(state)
 
     def empty_state(self, rows: int, capacity: int) -> Recent:
-        must_look_back(self.mask, "word window")
+        must_look_back(self.mask, type(self).__name__)
         return Recent.empty(self.to_out.weight, rows, self.back, self.d_model)
 
     def cost(self, length: int) -> Cost:

@@ -60,7 +60,8 @@ class Classifier(Head):
     def loss(self, x: Tensor, layout: Layout, targets: Tensor) -> Tensor:
         if targets.ndim != 1:
             raise ValueError(
-                f"targets must be one class for each row, (B,), for a Classifier, but got {tuple(targets.shape)}. "
+                f"targets must be one class for each row, (B,), for {type(self).__name__}, "
+                f"but got {tuple(targets.shape)}. "
                 "Choose head=linear or head=tagger for an objective that asks about tokens."
             )
         return linear_cross_entropy(self._pooled(x, layout), self.to_logits.weight, self.to_logits.bias, targets)

@@ -51,7 +51,8 @@ class TiedHead(Head):
 
     def stand_alone(self) -> NoReturn:
         raise ValueError(
-            "head must be tied to an embedding for TiedHead, which has no table of its own, but got model.tie=false. "
+            f"head must be tied to an embedding for {type(self).__name__}, which has no table of its own, but got "
+            "model.tie=false. "
             "Set model.tie=true, or choose head=linear."
         )
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import traceback
+import contextlib
+import logging
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -10,7 +11,9 @@ import torch
 
 from blocks.cases import Case, built, cases
 from blocks.laws.effects import observe, silent
+from blocks.laws.faults import FAULTS, fault, file_of
 from blocks.laws.table import laws_of
+from blocks.laws.trying import Broken
 from registry import REGISTRY
 from registry.errors import MachineError
 
@@ -46,8 +49,14 @@ def check(name: str, bench: Bench = BLOCKS, device: torch.device | str = "cpu") 
     Then a verdict on each choice that changes nothing in any case. A name without a verdict other than refusals is
     under no law.
     """
+    short, file = REGISTRY[name].short, file_of(REGISTRY[name].constructor)
     refusals, tried = [], False
-    for case in bench.cases(name):
+    try:
+        surroundings = list(bench.cases(name))
+    except FAULTS as error:
+        yield Verdict("is tried", short, False, fault(error, file))
+        return
+    for case in surroundings:
         try:
             block = built(case, device)
         except ValueError as refusal:
@@ -55,26 +64,47 @@ def check(name: str, bench: Bench = BLOCKS, device: torch.device | str = "cpu") 
                 refusals.append(str(refusal))
             yield Verdict("refusal", case.label, None, str(refusal))
             continue
+        except FAULTS as error:  # a bug in the block: the other cases are still tried
+            tried = True
+            yield Verdict("is built", case.label, False, fault(error, file))
+            continue
         for law in bench.laws_of(block) if case.laws is None else case.laws:
             tried = True
-            yield held(law, block, case.label)
+            yield held(law, block, case.label, file)
     if refusals and not tried:
-        yield Verdict("lives somewhere", REGISTRY[name].short, False, "every case is refused.")
+        yield Verdict("lives somewhere", short, False, "every case is refused.")
     if tried:
         for choice, says in silent(name, bench.cases, bench.observe):
             yield Verdict("every choice has an effect", choice, False, says)
 
 
-def held(law: Callable[[Any], None], block: Any, label: str = "") -> Verdict:
-    """What one law says of a block."""
+def held(law: Callable[[Any], None], block: Any, label: str = "", file: str = "") -> Verdict:
+    """What one law says of a block; ``file`` is that of the block under trial, of which a line is named."""
     torch.manual_seed(0)
     try:
         law(block)
-    except AssertionError as broken:
+    except Broken as broken:
         return Verdict(law.__name__, label, False, str(broken))
-    except Exception as error:  # a bug in the block: the other laws are still tried
-        where = traceback.extract_tb(error.__traceback__)[-1]
-        return Verdict(
-            law.__name__, label, False, f"{type(error).__name__} at {where.filename}:{where.lineno}: {error}"
-        )
+    except FAULTS as error:  # a bug in the block: the other laws are still tried
+        return Verdict(law.__name__, label, False, fault(error, file))
     return Verdict(law.__name__, label, True)
+
+
+@contextlib.contextmanager
+def without_torch_logs() -> Iterator[None]:
+    """For a while, torch logs nothing: what it logs of a block that can not be compiled, a verdict says too."""
+    loggers = [*logging.root.manager.loggerDict.items()]
+    handlers = {
+        handler
+        for name, logger in loggers
+        if name.partition(".")[0] == "torch" and isinstance(logger, logging.Logger)
+        for handler in logger.handlers
+    }
+    levels = {handler: handler.level for handler in handlers}
+    try:
+        for handler in levels:
+            handler.setLevel(logging.CRITICAL + 1)
+        yield
+    finally:
+        for handler, level in levels.items():
+            handler.setLevel(level)

@@ -36,6 +36,7 @@ from blocks.contracts import (
     Score,
     Stack,
 )
+from blocks.laws.faults import FAULTS, fault, file_of
 from blocks.laws.models import given
 from blocks.laws.trying import B, D, T, V, beside, draw, full, tree, with_padding
 from blocks.laws.weighing import H, K
@@ -80,7 +81,7 @@ class Effect(NamedTuple):
 
 
 def silent(name: str, cases: Cases, observe: Observe) -> Iterator[tuple[str, str]]:
-    """The choices of a name that were seen to change nothing, each with a sentence.
+    """The choices of a name that were seen to change nothing, or that end in an error, each with a sentence.
 
     Args:
         name: What is tried.
@@ -90,7 +91,11 @@ def silent(name: str, cases: Cases, observe: Observe) -> Iterator[tuple[str, str
     for key, choice in REGISTRY[name].choices.items():
         if choice.same_numbers:
             continue
-        seen = effect(name, key, cases, observe)
+        try:
+            seen = effect(name, key, cases, observe)
+        except FAULTS as error:  # a bug in the block: the other choices are still tried
+            yield key, fault(error, file_of(REGISTRY[name].constructor))
+            continue
         if seen.alone is not None or (seen.refused and others(choice)):
             continue
         if seen.beside is None:

@@ -99,7 +99,9 @@ class Macaron(Layer[MacaronState]):
         self.ffn = parts.build(ffn, d_model)
         parts.judge()
         if self.ffn is None:
-            raise ValueError("ffn must be a feed-forward in a macaron layer, but got none. Choose layer=sequential.")
+            raise ValueError(
+                f"ffn must be a feed-forward in {type(self).__name__}, but got none. Choose layer=sequential."
+            )
 
         self.final_norm = self.ffn_residual.final_norm
         self.streams = streams_of(residual for residual, _ in self.sublayers())

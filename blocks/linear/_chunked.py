@@ -204,19 +204,19 @@ def unit(x: Tensor) -> Tensor:
     return x * (x.square().sum(-1, keepdim=True) + 1e-6).rsqrt()
 
 
-def require_plain(mask: Mask, what: str) -> None:
+def require_plain(mask: Mask, mixer: str) -> None:
     """Raises ``ValueError`` unless ``mask`` says nothing but a direction."""
     if not mask.plain:
         raise ValueError(
-            f"mask must be causal or full for {what}, whose sum can not leave single tokens out, "
+            f"mask must be causal or full for {mixer}, whose sum can not leave single tokens out, "
             f"but got {type(mask).__name__}."
         )
 
 
-def require_causal(mask: Mask, what: str) -> None:
+def require_causal(mask: Mask, mixer: str) -> None:
     """Raises ``ValueError`` unless a past can be gone on from."""
     if not mask.causal:
-        raise ValueError(f"mask must be causal for {what} to go on from a past, but it reads both ways.")
+        raise ValueError(f"mask must be causal for {mixer} to go on from a past, but it reads both ways.")
 
 
 def chunk_of(length: int, key_dim: int, value_dim: int) -> int:

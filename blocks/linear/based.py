@@ -38,7 +38,7 @@ class Based(Mixer[Outer]):
 
     def __init__(self, d_model: int, mask: Mask, /, *, n_heads: int = 8, feature_dim: int = 16) -> None:
         super().__init__(d_model, mask)
-        require_plain(mask, "based")
+        require_plain(mask, type(self).__name__)
         if n_heads < 1 or d_model % n_heads:
             raise ValueError(f"d_model must be a multiple of n_heads, but got {d_model} and {n_heads}.")
         if feature_dim < 1:
@@ -61,7 +61,7 @@ class Based(Mixer[Outer]):
         return self.to_out(y.flatten(2).to(x.dtype)), None if s is None else Outer(s)
 
     def empty_state(self, rows: int, capacity: int) -> Outer:
-        require_causal(self.mask, "based")
+        require_causal(self.mask, type(self).__name__)
         return Outer(empty_sum(self.to_out.weight, rows, self.n_heads, self.n_features, self.head_dim + 1))
 
     def cost(self, length: int) -> Cost:

@@ -37,7 +37,7 @@ class DeltaNet(Mixer[Convolved]):
         self, d_model: int, mask: Mask, /, *, n_heads: int = 4, conv_size: int = 4, max_beta: float = 1.0
     ) -> None:
         super().__init__(d_model, mask)
-        require_plain(mask, "the delta rule")
+        require_plain(mask, type(self).__name__)
         if n_heads < 1 or d_model % n_heads:
             raise ValueError(f"d_model must be a multiple of n_heads, but got {d_model} and {n_heads}.")
         if not 0 < max_beta <= 2:
@@ -69,7 +69,7 @@ class DeltaNet(Mixer[Convolved]):
         return self.to_out(restored(y, order)), state
 
     def empty_state(self, rows: int, capacity: int) -> Convolved:
-        require_causal(self.mask, "the delta rule")
+        require_causal(self.mask, type(self).__name__)
         s = empty_sum(self.to_out.weight, rows, self.n_heads, self.head_dim, self.head_dim)
         return Convolved(s, self.conv.empty_tail(rows))
 

@@ -46,7 +46,7 @@ class GatedDeltaNet(Mixer[Convolved]):
         conv_size: int = 4,
     ) -> None:
         super().__init__(d_model, mask)
-        require_plain(mask, "the gated delta rule")
+        require_plain(mask, type(self).__name__)
         for name, width in (("n_heads", n_heads), ("head_dim", head_dim), ("expand_v", expand_v)):
             if width is not None and width < 1:
                 raise ValueError(f"{name} must be at least 1, but got {width}.")
@@ -86,7 +86,7 @@ class GatedDeltaNet(Mixer[Convolved]):
         return self.to_out(restored(y, order)), state
 
     def empty_state(self, rows: int, capacity: int) -> Convolved:
-        require_causal(self.mask, "the gated delta rule")
+        require_causal(self.mask, type(self).__name__)
         s = empty_sum(self.to_out.weight, rows, self.n_heads, self.key_dim, self.value_dim)
         return Convolved(s, self.conv.empty_tail(rows))
 

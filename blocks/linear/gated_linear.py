@@ -36,7 +36,7 @@ class GatedLinear(Mixer[Outer]):
         self, d_model: int, mask: Mask, /, *, n_heads: int = 4, rank: int = 16, temperature: float = 16.0
     ) -> None:
         super().__init__(d_model, mask)
-        require_plain(mask, "gated linear attention")
+        require_plain(mask, type(self).__name__)
         if n_heads < 1 or d_model % (2 * n_heads):
             raise ValueError(f"d_model must be a multiple of 2 n_heads, but got {d_model} and {n_heads} heads.")
         if rank < 1 or temperature <= 0:
@@ -70,7 +70,7 @@ class GatedLinear(Mixer[Outer]):
         return self.to_out(y), None if s is None else Outer(s)
 
     def empty_state(self, rows: int, capacity: int) -> Outer:
-        require_causal(self.mask, "gated linear attention")
+        require_causal(self.mask, type(self).__name__)
         return Outer(empty_sum(self.to_out.weight, rows, self.n_heads, self.key_dim, self.value_dim))
 
     def cost(self, length: int) -> Cost:

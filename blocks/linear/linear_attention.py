@@ -48,7 +48,7 @@ class LinearAttention(Mixer[State]):
 
     def __init__(self, d_model: int, mask: Mask, /, *, n_heads: int = 8, feature: Feature = "elu") -> None:
         super().__init__(d_model, mask)
-        require_plain(mask, "linear attention")
+        require_plain(mask, type(self).__name__)
         if n_heads < 1 or d_model % n_heads:
             raise ValueError(f"d_model must be a multiple of n_heads, but got {d_model} and {n_heads}.")
         if feature not in get_args(Feature):
@@ -78,7 +78,7 @@ class LinearAttention(Mixer[State]):
         return self.to_out(y.flatten(2).to(x.dtype)), state
 
     def empty_state(self, rows: int, capacity: int) -> State:
-        require_causal(self.mask, "linear attention")
+        require_causal(self.mask, type(self).__name__)
         s = empty_sum(self.to_out.weight, rows, self.n_heads, self.head_dim, self.head_dim + 1)
         return Peaked(s, torch.full_like(s[..., 0], -torch.inf)) if self.feature in EXPONENTIAL else Outer(s)
 

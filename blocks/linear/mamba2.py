@@ -51,7 +51,7 @@ class Mamba2(Mixer[Convolved]):
         conv_size: int = 4,
     ) -> None:
         super().__init__(d_model, mask)
-        require_plain(mask, "mamba2")
+        require_plain(mask, type(self).__name__)
         sizes = {"d_state": d_state, "head_dim": head_dim, "expand": expand, "n_groups": n_groups}
         for name, size in sizes.items():
             if size < 1:
@@ -95,7 +95,7 @@ class Mamba2(Mixer[Convolved]):
         return self.to_out(restored(y, order)), state
 
     def empty_state(self, rows: int, capacity: int) -> Convolved:
-        require_causal(self.mask, "mamba2")
+        require_causal(self.mask, type(self).__name__)
         s = empty_sum(self.to_out.weight, rows, self.n_heads, self.d_state, self.head_dim)
         return Convolved(s, self.conv.empty_tail(rows))
 

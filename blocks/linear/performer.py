@@ -36,7 +36,7 @@ class Performer(Mixer[Peaked]):
         self, d_model: int, mask: Mask, /, *, n_heads: int = 8, n_features: int | None = None, seed: int = 0
     ) -> None:
         super().__init__(d_model, mask)
-        require_plain(mask, "performer")
+        require_plain(mask, type(self).__name__)
         if n_heads < 1 or d_model % n_heads:
             raise ValueError(f"d_model must be a multiple of n_heads, but got {d_model} and {n_heads}.")
         if n_features is not None and n_features < 1:
@@ -64,7 +64,7 @@ class Performer(Mixer[Peaked]):
         return self.to_out(y.flatten(2).to(x.dtype)), state
 
     def empty_state(self, rows: int, capacity: int) -> Peaked:
-        require_causal(self.mask, "performer")
+        require_causal(self.mask, type(self).__name__)
         s = empty_sum(self.to_out.weight, rows, self.n_heads, self.n_features, self.head_dim + 1)
         return Peaked(s, torch.full_like(s[..., 0], -torch.inf))
 

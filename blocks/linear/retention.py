@@ -35,7 +35,7 @@ class Retention(Mixer[Outer]):
 
     def __init__(self, d_model: int, mask: Mask, /, *, n_heads: int = 8, expand_v: int = 2) -> None:
         super().__init__(d_model, mask)
-        require_plain(mask, "retention")
+        require_plain(mask, type(self).__name__)
         if n_heads < 1 or d_model % (2 * n_heads):
             raise ValueError(f"d_model must be a multiple of 2 n_heads, but got {d_model} and {n_heads} heads.")
         if expand_v < 1:
@@ -66,7 +66,7 @@ class Retention(Mixer[Outer]):
         return self.to_out(y), None if s is None else Outer(s)
 
     def empty_state(self, rows: int, capacity: int) -> Outer:
-        require_causal(self.mask, "retention")
+        require_causal(self.mask, type(self).__name__)
         return Outer(empty_sum(self.to_out.weight, rows, self.n_heads, self.head_dim, self.value_dim))
 
     def cost(self, length: int) -> Cost:

@@ -20,6 +20,7 @@ class Full(Mask):
     def __init__(self, causal: bool, /) -> None:
         if causal:
             raise ValueError(
-                "mask must hide the future here, but got full, which shows it. Use causal, or another mask that can."
+                f"mask must hide the future here, but got {type(self).__name__}, which shows it. Use causal, or "
+                "another mask that can."
             )
         super().__init__(causal)

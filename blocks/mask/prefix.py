@@ -25,8 +25,8 @@ class Prefix(Mask):
     def __init__(self, causal: bool, /, *, size: int = 16) -> None:
         if causal:
             raise ValueError(
-                "mask must hide the future here, but got prefix, whose first tokens see each other both ways. "
-                "Use it in an encoder, or causal here."
+                f"mask must hide the future here, but got {type(self).__name__}, whose first tokens see each other "
+                "both ways. Use it in an encoder, or causal here."
             )
         if size < 1:
             raise ValueError(f"size must be at least 1, but got {size}.")

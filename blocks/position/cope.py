@@ -37,8 +37,8 @@ class Cope(AttentionPosition):
     def admit(self, mask: Mask) -> None:
         if not (mask.plain and mask.causal):
             raise ValueError(
-                "mask must be causal, and hide nothing else, for cope, which counts all tokens from a key to its "
-                f"query, but got {type(mask).__name__}."
+                f"mask must be causal, and hide nothing else, for {type(self).__name__}, which counts all tokens from "
+                f"a key to its query, but got {type(mask).__name__}."
             )
 
     def bias(self, q: Tensor, k: Tensor, q_layout: Layout, k_layout: Layout) -> Tensor:

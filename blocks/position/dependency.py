@@ -60,12 +60,12 @@ class Dependency(AttentionPosition):
     def admit(self, mask: Mask) -> None:
         if mask.causal:
             raise ValueError(
-                "mask must not be causal for dependency positions: the tree of a whole sentence tells the future, "
+                f"mask must not be causal for {type(self).__name__}: the tree of a whole sentence tells the future, "
                 f"but got {type(mask).__name__}."
             )
         if mask.window is not None or mask.blocks is not None:
             raise ValueError(
-                "mask must let a query see its whole sentence for dependency positions, whose paths lead anywhere "
+                f"mask must let a query see its whole sentence for {type(self).__name__}, whose paths lead anywhere "
                 f"in it, but got {type(mask).__name__}."
             )
 
@@ -114,7 +114,7 @@ class Tree(NamedTuple):
     def of(cls, layout: Layout) -> Tree:
         if layout.heads is None:
             raise ValueError(
-                "layout.heads must give the head of every token for dependency positions, but got None. "
+                "layout.heads must give the head of every token for positions in trees, but got None. "
                 "Choose data that brings trees, or another position."
             )
         S = layout.position.shape[1]

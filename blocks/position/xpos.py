@@ -59,8 +59,8 @@ class XPos(AttentionPosition):
     def admit(self, mask: Mask) -> None:
         if not mask.causal:
             raise ValueError(
-                "mask must be causal for xpos, in whose products keys ahead grow as those behind fade, "
-                f"but got {type(mask).__name__}. rope works both ways."
+                f"mask must be causal for {type(self).__name__}, in whose products keys ahead grow as those behind "
+                f"fade, but got {type(mask).__name__}. rope works both ways."
             )
 
     def rotate(self, x: Tensor, layout: Layout, role: Literal["query", "key"]) -> Tensor:

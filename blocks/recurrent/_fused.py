@@ -21,18 +21,18 @@ Carried = tuple[Tensor, ...]
 """What a cell carries from token to token, each (B, d_hidden): hidden, or hidden and cell."""
 
 
-def must_read_every_token(mask: Mask, who: str) -> None:
+def must_read_every_token(mask: Mask, mixer: str) -> None:
     """Raises ``ValueError`` unless ``mask`` is plainly causal or full."""
     if not mask.plain:
         raise ValueError(
-            f"mask must be causal or full for {who}, which has no way to skip tokens, but got {type(mask).__name__}."
+            f"mask must be causal or full for {mixer}, which has no way to skip tokens, but got {type(mask).__name__}."
         )
 
 
-def must_look_back(mask: Mask, who: str) -> None:
+def must_look_back(mask: Mask, mixer: str) -> None:
     """Raises ``ValueError`` unless ``mask`` is causal, as a state needs it to be."""
     if not mask.causal:
-        raise ValueError(f"mask must be causal to go on from a state, but this {who} reads both ways.")
+        raise ValueError(f"mask must be causal to go on from a state, but this {mixer} reads both ways.")
 
 
 def run(cell: nn.RNNBase, x: Tensor, layout: Layout, past: Carried = ()) -> tuple[Tensor, Carried]:

@@ -56,7 +56,7 @@ class GRU(Mixer[Hidden]):
         dropout: float = 0.0,
     ) -> None:
         super().__init__(d_model, mask)
-        must_read_every_token(mask, "a GRU")
+        must_read_every_token(mask, type(self).__name__)
         if reset not in ("after", "before"):
             raise ValueError(f"reset must be after or before, but got {reset!r}.")
         d_hidden = width_of(d_hidden, d_model)
@@ -73,7 +73,7 @@ class GRU(Mixer[Hidden]):
         return self.to_out(self.dropout(y)), None if state is None else Hidden(*carried)
 
     def empty_state(self, rows: int, capacity: int) -> Hidden:
-        must_look_back(self.mask, "GRU")
+        must_look_back(self.mask, type(self).__name__)
         return Hidden(self.to_out.weight.new_zeros(rows, self.cell.hidden_size))
 
     def cost(self, length: int) -> Cost:

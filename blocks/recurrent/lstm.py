@@ -43,7 +43,7 @@ class LSTM(Mixer[HiddenAndCell]):
 
     def __init__(self, d_model: int, mask: Mask, /, *, d_hidden: int | None = None, dropout: float = 0.0) -> None:
         super().__init__(d_model, mask)
-        must_read_every_token(mask, "an LSTM")
+        must_read_every_token(mask, type(self).__name__)
         d_hidden = width_of(d_hidden, d_model)
         directions = 1 if mask.causal else 2
         self.cell = nn.LSTM(d_model, d_hidden, batch_first=True, bidirectional=not mask.causal)
@@ -58,7 +58,7 @@ class LSTM(Mixer[HiddenAndCell]):
         return self.to_out(self.dropout(y)), None if state is None else HiddenAndCell(*carried)
 
     def empty_state(self, rows: int, capacity: int) -> HiddenAndCell:
-        must_look_back(self.mask, "LSTM")
+        must_look_back(self.mask, type(self).__name__)
         zeros = self.to_out.weight.new_zeros(rows, self.cell.hidden_size)
         return HiddenAndCell(zeros, zeros.clone())
 

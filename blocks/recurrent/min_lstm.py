@@ -43,7 +43,7 @@ class MinLSTM(Mixer[Hidden]):
 
     def __init__(self, d_model: int, mask: Mask, /, *, d_hidden: int | None = None, dropout: float = 0.0) -> None:
         super().__init__(d_model, mask)
-        must_read_every_token(mask, "a minimal LSTM")
+        must_read_every_token(mask, type(self).__name__)
         self.d_hidden = width_of(d_hidden, d_model)
         width = self.d_hidden if mask.causal else 2 * self.d_hidden
         self.to_forget = nn.Linear(d_model, width)
@@ -66,7 +66,7 @@ class MinLSTM(Mixer[Hidden]):
         return y, None if state is None else Hidden(h[:, -1].clone())
 
     def empty_state(self, rows: int, capacity: int) -> Hidden:
-        must_look_back(self.mask, "minimal LSTM")
+        must_look_back(self.mask, type(self).__name__)
         return Hidden(exact(self.to_out.weight.new_zeros(rows, self.d_hidden)))
 
     def cost(self, length: int) -> Cost:

@@ -55,7 +55,7 @@ class RGLRU(Mixer[Griffin]):
         self, d_model: int, mask: Mask, /, *, d_hidden: int | None = None, size: int = 4, dropout: float = 0.0
     ) -> None:
         super().__init__(d_model, mask)
-        must_read_every_token(mask, "an RG-LRU")
+        must_read_every_token(mask, type(self).__name__)
         if size < 1:
             raise ValueError(f"size must be at least 1, but got {size}.")
         self.d_hidden = d_hidden = width_of(d_hidden, d_model)
@@ -89,7 +89,7 @@ class RGLRU(Mixer[Griffin]):
         return self.to_out(self.dropout(y)), state
 
     def empty_state(self, rows: int, capacity: int) -> Griffin:
-        must_look_back(self.mask, "RG-LRU")
+        must_look_back(self.mask, type(self).__name__)
         recent = Recent.empty(self.taps, rows, self.size - 1, self.d_hidden)
         return Griffin(recent, exact(self.taps.new_zeros(rows, self.d_hidden)))
 

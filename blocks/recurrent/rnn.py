@@ -47,7 +47,7 @@ class RNN(Mixer[Hidden]):
         dropout: float = 0.0,
     ) -> None:
         super().__init__(d_model, mask)
-        must_read_every_token(mask, "an RNN")
+        must_read_every_token(mask, type(self).__name__)
         d_hidden = width_of(d_hidden, d_model)
         directions = 1 if mask.causal else 2
         self.cell = nn.RNN(
@@ -63,7 +63,7 @@ class RNN(Mixer[Hidden]):
         return self.to_out(self.dropout(y)), None if state is None else Hidden(*carried)
 
     def empty_state(self, rows: int, capacity: int) -> Hidden:
-        must_look_back(self.mask, "RNN")
+        must_look_back(self.mask, type(self).__name__)
         return Hidden(self.to_out.weight.new_zeros(rows, self.cell.hidden_size))
 
     def cost(self, length: int) -> Cost:

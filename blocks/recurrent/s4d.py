@@ -66,7 +66,7 @@ class S4D(Mixer[Oscillators]):
         dropout: float = 0.0,
     ) -> None:
         super().__init__(d_model, mask)
-        must_read_every_token(mask, "S4D")
+        must_read_every_token(mask, type(self).__name__)
         if d_state < 2 or d_state % 2:
             raise ValueError(f"d_state must be even and positive, two numbers for an oscillator, but got {d_state}.")
         if not 0 < shortest <= longest:
@@ -92,7 +92,7 @@ class S4D(Mixer[Oscillators]):
         return self.to_out(y) * torch.sigmoid(self.to_gate(y)), state
 
     def empty_state(self, rows: int, capacity: int) -> Oscillators:
-        must_look_back(self.mask, "S4D")
+        must_look_back(self.mask, type(self).__name__)
         return Oscillators(exact(self.skip.new_zeros(rows, *self.there.turn.shape, 2)))
 
     def cost(self, length: int) -> Cost:

@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import os
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from registry import REGISTRY, ConfigError
+from registry import REGISTRY, ConfigError, factory
 from registry.__main__ import main
 from registry.compose import launch
+from registry.compose.launch import versions
 from registry.new import template
 from registry.plugins import ROOT, VARIABLE, load, load_one
-from registry.show import grids, page
+from registry.show import grids, overview, page
+from training.laws.compositions import data_of
 
 load()
 ALL = REGISTRY.names()
+OWN = "A block of your own must be named by its file (./my_block.py), or be listed in BLOCKWRIGHT_PLUGINS."
+NEW = (
+    "new: a family and a name must be given, as in new attention my_attention, and at most a block to start from, as "
+    "in new attention my_attention like gqa, but got"
+)
 
 
 def test_list_tells_of_every_name(capsys):
@@ -83,13 +95,32 @@ def test_every_name_has_a_page(name):
             ["lst"],
             "no command is named 'lst'. Did you mean 'list'? There are: list, show, new, check, matrix, profile.",
         ),
-        (["show", "gqqa"], "show: no block is named 'gqqa'. Did you mean 'gqa'?"),
-        (["show"], "show: a name must be given, as in show attention/gqa."),
-        (["new", "attention"], "new: a family and a name must be given, as in new attention my_attention."),
+        (["show", "gqqa"], f"show: no block is named 'gqqa'. Did you mean 'gqa'? {OWN}"),
+        (["show"], "show: a name or a file must be given, as in show attention/gqa."),
+        (["new", "attention"], f"{NEW} 'attention'."),
+        (["new", "attention", "my_x", "like"], f"{NEW} 'attention my_x like'."),
+        (["new", "attention", "my_x", "as", "gqa"], f"{NEW} 'attention my_x as gqa'."),
+        (
+            ["new", "attention", "class"],
+            "new: a name must not be a keyword of Python, but got 'class'. Pick another name.",
+        ),
+        (["new", "norm", "true"], "new: a name must not be a keyword of Python, but got 'true'. Pick another name."),
+        (
+            ["new", "norm", "auto"],
+            "new: a block must not be called 'auto': it leaves the choice to the blocks. Got 'norm/auto'.",
+        ),
         (["new", "norm", "Mine"], "new: a name must be lower-case letters, digits and underscores, but got 'Mine'."),
         (["check"], "check: a name or a file must be given, as in check ./my_block.py."),
         (["check", "gru", "--with"], "check: --with must be followed by how many compositions are drawn, but got ''."),
-        (["check", "gruu"], "check: no block is named 'gruu'. Did you mean 'gru'?"),
+        (["check", "gruu"], f"check: no block is named 'gruu'. Did you mean 'gru'? {OWN}"),
+        *(
+            (
+                [command, "norm"],
+                f"{command}: what is named must be a block or a file, but 'norm' is a family. Name one of its blocks, "
+                f"as in {command} norm/dynamic_tanh; list norm prints them.",
+            )
+            for command in ("check", "show", "matrix", "profile")
+        ),
     ],
 )
 def test_a_mistake_is_said(capsys, words, sentence):
@@ -109,6 +140,64 @@ def test_a_new_file_registers_a_block_that_works(family, tmp_path):
     assert any(entry.facts == e.facts for e in old)
     for choice in entry.choices.values():
         assert choice.doc
+
+
+SLOTS = {
+    **dict.fromkeys(("linear", "recurrent", "convolution"), "mixer={}"),
+    **{"score": "attention.score={}", "normaliser": "attention.normaliser={}"},
+    **{"callback": "callbacks=[{}]", "logger": "logger=[{}]"},
+}
+"""The word that chooses a block of a family, where it is not the family's name."""
+
+
+@pytest.mark.parametrize("family", REGISTRY.families())
+def test_a_new_file_works_in_the_default_model(family, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("mine.py").write_text(template(family, f"mine_{family}"), encoding="utf-8")
+    built = []
+
+    def build(job):
+        data_of(job.spec, 0)
+        built.append(factory(job.spec["model"], ("model",), "model", job.origins)(256))
+        return job.record()
+
+    words = ["plugins=[./mine.py]", SLOTS.get(family, f"{family}={{}}").format(f"mine_{family}")]
+    assert launch(build, len, words) == 0
+    assert len(built) == 1
+
+
+def test_the_class_of_a_new_file_has_a_name_of_its_own():
+    assert "class ReadingAttention(Attention[Past]):" in template("attention", "reading")
+    assert "class LinearHead(Head):" in template("head", "linear_head", "linear")
+
+
+@pytest.mark.parametrize("words", [["gqa"], ["like", "gqa"]])
+def test_a_new_file_is_like_the_block_that_is_named(words, capsys):
+    assert main(["new", "attention", "my_x", *words]) == 0
+    said = capsys.readouterr().out
+    assert '@register("attention/my_x", n_kv_heads=2, score="scaled_dot", normaliser="softmax")\nclass MyX(' in said
+
+
+GENERIC = {"text", "learned", "tensorboard", "linear", "sum", "tied"}
+"""Names that are also words for something else."""
+
+
+def test_no_message_of_a_block_names_the_block():
+    """A copy by ``new`` would speak of its original."""
+    names: dict[Path, set[str]] = {}
+    for entry in map(REGISTRY.__getitem__, ALL):
+        found = {entry.short, entry.short.replace("_", " "), entry.constructor.__name__} - GENERIC
+        names.setdefault(Path(inspect.getfile(entry.constructor)), set()).update(found)
+    said = []
+    for file, words in names.items():
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            called = isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id
+            if isinstance(node, ast.Raise) or (called and called.startswith(("must_", "require_", "refuse_"))):
+                texts = (c.value for c in ast.walk(node) if isinstance(c, ast.Constant))
+                text = " ".join(t for t in texts if isinstance(t, str))
+                advice = re.sub(r"\b\w+=\S+", "", text)
+                said += [f"{file}:{node.lineno}: {w}" for w in words if re.search(rf"\b{w}\b", advice)]
+    assert said == []
 
 
 def test_a_new_file_can_start_from_any_block(tmp_path):
@@ -144,7 +233,7 @@ def test_check_runs_the_laws_on_a_file_a_line_a_law(tmp_path, capsys):
 
 def test_a_name_in_full_that_is_misspelt_is_a_name(capsys):
     assert main(["check", "norm/rmss"]) == 2
-    assert capsys.readouterr().err.startswith("error: check: no block is named 'norm/rmss'. Did you mean 'norm/rms'?")
+    assert capsys.readouterr().err.startswith("error: check: no block is named 'norm/rmss'. Did you mean 'norm/rms'? ")
 
 
 def test_check_fails_on_a_block_that_breaks_a_law(tmp_path, capsys):
@@ -153,6 +242,142 @@ def test_check_fails_on_a_block_that_breaks_a_law(tmp_path, capsys):
     file.write_text(text, encoding="utf-8")
     assert main(["check", str(file)]) == 1
     assert "BROKEN " in capsys.readouterr().out
+
+
+RAISES = """
+from blocks.contracts import Norm
+from registry import register
+
+
+@register("norm/{name}")
+class Raises(Norm):
+    '''Ends in an error.
+
+    Args:
+        eps: Added.
+    '''
+
+    def __init__(self, d_model: int, /, *, eps: float = 1e-5) -> None:
+        super().__init__(d_model)
+        self.eps = eps
+        {built}
+
+    def forward(self, x):
+        return self.missing(x) + self.eps
+"""
+
+
+def checked(file, *more):
+    """A check in a process of its own: torch keeps the stderr of the first test for its logs."""
+    words = [sys.executable, "-m", "registry", "check", str(file), *more]
+    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+
+
+def test_what_a_block_raises_is_a_verdict_with_a_line_of_its_file(tmp_path):
+    file = tmp_path / "raises.py"
+    file.write_text(RAISES.format(name="raises", built=""), encoding="utf-8")
+    done = checked(file, "--with", "1")
+    assert (done.returncode, done.stderr) == (1, "")
+    *lines, last = done.stdout.splitlines()
+    broken = [line for line in lines if line.startswith("BROKEN ")]
+    assert last == f"{len(broken)} broken"
+    says = f"AttributeError at {file}:20: 'Raises' object has no attribute 'missing'"
+    assert [line for line in broken if not line.endswith(f": {says}")] == []
+    assert any(": compiles: " in line for line in broken)
+    assert any(line.partition(" of model=")[2] for line in broken)
+    assert f"BROKEN   norm/raises  eps: every choice has an effect: {says}" in broken
+
+
+@pytest.mark.parametrize(
+    ("built", "kind"),
+    [
+        ("self.norm = Norm()", "TypeError"),
+        ("raise SystemExit(3)", "SystemExit"),
+    ],
+)
+def test_what_a_constructor_raises_is_a_verdict(built, kind, tmp_path, capsys):
+    file = tmp_path / "raises_when_built.py"
+    file.write_text(RAISES.format(name="raises_when_built", built=built), encoding="utf-8")
+    assert main(["check", str(file), "--with", "1"]) == 1
+    *lines, last = capsys.readouterr().out.splitlines()
+    assert last == f"{len(lines)} broken"
+    text = {"TypeError": "Norm.__init__() missing 1 required positional argument: 'd_model'", "SystemExit": "3"}[kind]
+    says = f"{kind} at {file}:17: {text}"
+    assert lines[0] == f"BROKEN   norm/raises_when_built  raises_when_built: is built: {says}"
+    assert all(line.endswith(f": {says}") for line in lines)
+
+
+def test_an_annotation_without_a_meaning_is_a_verdict(tmp_path, capsys):
+    file = tmp_path / "without_meaning.py"
+    text = RAISES.format(name="without_meaning", built="").replace("eps: float", "eps: 'Nothing'")
+    file.write_text(text, encoding="utf-8")
+    assert main(["check", str(file)]) == 1
+    assert capsys.readouterr().out.splitlines()[-1].endswith(" broken")
+
+
+def test_show_takes_files(tmp_path, capsys):
+    file = tmp_path / "shown_norm.py"
+    file.write_text(template("norm", "shown_norm"), encoding="utf-8")
+    for _ in range(2):  # the second time it is there already
+        assert main(["show", str(file)]) == 0
+        assert capsys.readouterr().out.startswith("norm/shown_norm: ")
+
+
+@pytest.mark.parametrize("command", ["check", "show", "matrix", "profile"])
+def test_a_file_that_is_not_there_is_said_by_the_command(command, tmp_path, capsys):
+    assert main([command, f"{tmp_path}/nope.py"]) == 2
+    file = f"{tmp_path}/nope.py"
+    assert capsys.readouterr().err == f"error: {command}: there is no file {file!r} ({file}).\n"
+
+
+@pytest.mark.parametrize("command", ["matrix", "profile"])
+def test_a_block_of_ones_own_is_named_as_the_command_takes_it(command, capsys):
+    assert main([command, "nope"]) == 2
+    assert capsys.readouterr().err.endswith(f". {OWN}\n")
+
+
+def test_bytes_that_are_no_python_are_one_line(tmp_path, capsys):
+    file = tmp_path / "bytes.py"
+    file.write_bytes(b"x = \x1b[31m\x0b\x1c\xe2\x80\xa8" + 300 * b"y" + b"\r\n")
+    assert main(["check", str(file)]) == 2
+    said = capsys.readouterr().err
+    assert said == (
+        f"error: check: {file}:1 must be Python, but got: invalid non-printable character U+001B "
+        f"(x = \\x1b[31m {187 * 'y'}...).\n"
+    )
+
+
+@pytest.mark.parametrize("words", [[], ["help"], ["--help"], ["-h"], ["check", "--help"]], ids=shlex.join)
+def test_help_is_printed(words, capsys):
+    assert main(words) == 0
+    assert capsys.readouterr().out.startswith("What is there, what it can do, and a start for what is not there yet.\n")
+
+
+def test_the_version_is_printed(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"{versions()}\n"
+
+
+def test_a_block_without_a_docstring_is_listed_too(monkeypatch):
+    for columns in ("40", "120"):
+        monkeypatch.setenv("COLUMNS", columns)
+        nameless = SimpleNamespace(name="norm/quiet", family="norm", short="quiet", doc="")
+        assert overview(["norm"], [nameless]) == "norm  (norm=...)\n  quiet\n"
+
+
+@pytest.mark.parametrize("columns", [40, 50, 200])
+def test_text_is_as_wide_as_the_terminal(columns, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    assert main(["list"]) == 0
+    assert main(["show", "moe", "gqa", "t5"]) == 0
+    assert main(["matrix", "gru"]) == 0
+    assert main(["profile", "mha", "8"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    table = re.compile(
+        r"\.py:\d+$|attention=gqa |ffn=moe |position=t5|^ .*  (native|window)|^(mha)? .*  (peak|\d)|^ +T "
+    )
+    text = [line for line in lines if not table.search(line)]
+    assert 30 < max(map(len, text)) <= min(columns, 120)
 
 
 WIDGET = """
@@ -215,7 +440,9 @@ def test_the_matrix_can_be_a_line_each(capsys):
     lines = capsys.readouterr().out.splitlines()
     row = "decoder  recurrent/gru  mask/causal  position/none  native  twice the tokens are 2.0 times the work"
     assert row in lines
-    assert grids([]).startswith("native: as cheap as its rule; dense: every pair is computed; ?: not declared, ")
+    assert " ".join(grids([]).split()).startswith(
+        "native: as cheap as its rule; dense: every pair is computed; ?: not "
+    )
 
 
 def test_the_matrix_and_the_profile_take_files(tmp_path, capsys):

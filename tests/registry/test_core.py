@@ -7,10 +7,15 @@ from typing import ClassVar
 
 import pytest
 
+from blocks.contracts import AttentionPosition, EmbeddingPosition
+from registry import REGISTRY as OURS
 from registry import BlockwrightError, ConfigError, Factory, Registry
+from registry.core import FACTS
 from registry.errors import CheckpointError, DataError, MachineError, Refusals
 from tests.registry import toys
 from tests.registry.toys import REGISTRY
+
+DATA = "(tokenizer, objective, max_length, seed)"
 
 
 class Tool:
@@ -154,7 +159,6 @@ def test_a_refusal_keeps_its_status_and_says_once_where_it_stands(registry, monk
     ("made", "named"),
     [
         (lambda d_model, *, width=1: None, "d_model"),
-        (lambda *facts, width=1: None, "*facts"),
         (lambda d_model, /, depth=1, **more: None, "depth, **more"),
     ],
 )
@@ -167,6 +171,64 @@ def test_an_argument_that_is_neither_a_fact_nor_a_choice_is_refused(registry, ma
         "Write it as def __init__(self, d_model, /, *, width=64)."
     )
     assert "tool/loose" not in registry
+
+
+@pytest.mark.parametrize(
+    ("name", "made", "given", "own"),
+    [
+        ("attention/mine", lambda d_model, /: None, "(d_model, mask, position)", "(d_model)"),
+        ("recurrent/mine", lambda d_model, mask, extra, /: None, "(d_model, mask)", "(d_model, mask, extra)"),
+        ("optimizer/mine", lambda model, /, *, lr=1.0: None, "nothing", "(model)"),
+        ("data/mine", lambda a, b, c, d, e, /, *facts: None, DATA, "(a, b, c, d, e, *facts)"),
+        ("norm/mine", lambda *, eps=1.0: None, "(d_model)", "nothing"),
+        ("position/mine", lambda d_model, /: None, "(n_heads, head_dim) or (d_model, max_length)", "(d_model)"),
+    ],
+)
+def test_a_constructor_that_can_not_take_what_its_family_is_given_is_refused(name, made, given, own):
+    with pytest.raises(ConfigError) as refusal:
+        Registry().register(name)(made)
+    first = "" if given == "nothing" else given.partition(")")[0].strip("(")
+    write = f"{first}, /, *" if first else "*"
+    assert str(refusal.value) == (
+        f"{__file__}:{made.__code__.co_firstlineno}: {name!r} must take what a block of its family is given, {given}, "
+        f"before `/`, but got {own}. Write it as def __init__(self, {write}, width=64)."
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "made", "facts"),
+    [
+        ("attention/mine", lambda *facts, width=1: None, ("d_model", "mask", "position")),
+        ("attention/mine", lambda width, /, *facts: None, ("width", "mask", "position")),
+        ("norm/mine", lambda d_model, more=1, /: None, ("d_model", "more")),
+        ("tool/mine", lambda *facts, width=1: None, ()),
+    ],
+)
+def test_a_constructor_may_take_facts_by_other_names_or_all_at_once(name, made, facts):
+    registry = Registry()
+    registry.register(name)(made)
+    assert registry[name].facts == facts
+
+
+def test_of_two_kinds_of_facts_a_base_class_says_which():
+    class Waves(EmbeddingPosition):
+        def __init__(self, *facts, base: float = 1.0) -> None: ...
+
+        def embed(self, x, layout): ...
+
+    class Turns(AttentionPosition):
+        def __init__(self, *facts, base: float = 1.0) -> None: ...
+
+    registry = Registry()
+    registry.register("position/waves")(Waves)
+    registry.register("position/turns")(Turns)
+    assert registry["position/waves"].facts == ("d_model", "max_length")
+    assert registry["position/turns"].facts == ("n_heads", "head_dim")
+
+
+def test_our_blocks_take_what_their_families_are_given():
+    for entry in map(OURS.__getitem__, OURS.names()):
+        assert entry.facts in FACTS[entry.family], entry.name
 
 
 def test_a_class_that_leaves_a_promise_open_is_refused(registry):
@@ -244,7 +306,7 @@ def test_a_reloaded_module_may_enter_its_own_again(registry):
 
 def test_mixers_share_their_names():
     registry = Registry()
-    registry.register("attention/same")(toys.LSTM)
+    registry.register("attention/same")(toys.SoftmaxAttention)
     with pytest.raises(ConfigError) as refusal:
         registry.register("recurrent/same")(toys.WordWindow)
     message = str(refusal.value)

@@ -14,6 +14,7 @@ import pytest
 
 from registry import REGISTRY, ConfigError, plugins
 from registry.__main__ import main
+from registry.compose import launch
 from registry.compose.launch import recorded_words
 from registry.errors import MachineError
 from training.results import write_json
@@ -310,12 +311,63 @@ def test_a_path_that_is_not_utf_8_is_a_path(capsys, monkeypatch):
     )
 
 
-def test_a_bug_in_a_plugin_keeps_its_traceback_and_can_be_mended():
+@pytest.mark.parametrize(
+    ("head", "got"),
+    [
+        ("import not_there", "ModuleNotFoundError: No module named 'not_there'"),
+        ("1 / 0", "ZeroDivisionError: division by zero"),
+        ("import sys; sys.exit()", "SystemExit"),
+        ("raise SystemExit(3)", "SystemExit: 3"),
+        ("raise ValueError('two' + chr(10) + 'lines' + chr(27))", "ValueError: two lines\\x1b"),
+        ("import json; json.loads('')", "JSONDecodeError: Expecting value: line 1 column 1 (char 0)"),
+        ("eval('1 +')", "SyntaxError: invalid syntax (<string>, line 1)"),
+    ],
+)
+def test_what_keeps_a_plugin_from_being_imported_is_said_with_file_and_line(head, got, capsys):
+    file = with_head("norm_that_fails", head)
+    sentence = f"{file}:5 must be imported without an error, but got {got}. Mend the file."
+    for route in ("./norm_that_fails.py", "norm_that_fails"):
+        with pytest.raises(ConfigError) as refusal:
+            plugins.load_one(route)
+        assert str(refusal.value) == f"plugins: {sentence}"
+    assert launch(lambda job: job.record(), len, ["plugins=[./norm_that_fails.py]"]) == 2
+    assert main(["check", "./norm_that_fails.py"]) == 2
+    assert capsys.readouterr().err == f"error: plugins: {sentence}\nerror: check: {sentence}\n"
+
+
+def test_the_line_of_a_neighbour_that_fails_is_named():
+    Path("fails_beside.py").write_text("\n\nx = {}['key']\n", encoding="utf-8")
+    written("norm_beside_a_failure", beside="fails_beside")
+    with pytest.raises(ConfigError) as refusal:
+        plugins.load_one("./norm_beside_a_failure.py")
+    assert str(refusal.value) == (
+        f"plugins: {Path('fails_beside.py').absolute()}:3 must be imported without an error, but got KeyError: 'key'. "
+        "Mend the file."
+    )
+
+
+def test_a_package_that_fails_is_said_where_its_module_is_named():
+    Path("pack_that_fails").mkdir()
+    file = Path("pack_that_fails", "__init__.py").absolute()
+    file.write_text("1 / 0", encoding="utf-8")
+    with pytest.raises(ConfigError) as refusal:
+        plugins.load_one("pack_that_fails.norm_within")
+    assert str(refusal.value) == (
+        f"plugins: {file}:1 must be imported without an error, but got ZeroDivisionError: division by zero. "
+        "Mend the file."
+    )
+
+
+def test_ctrl_c_during_an_import_is_no_mistake_of_the_plugin():
+    with_head("norm_interrupted", "raise KeyboardInterrupt")
+    with pytest.raises(KeyboardInterrupt):
+        plugins.load_one("./norm_interrupted.py")
+
+
+def test_a_plugin_that_failed_can_be_mended():
     file = written("norm_with_a_bug", beside="a_module_that_is_not_there")
-    with pytest.raises(ModuleNotFoundError, match="a_module_that_is_not_there"):
+    with pytest.raises(ConfigError, match="a_module_that_is_not_there"):
         plugins.load_one(str(file))
-    with pytest.raises(ModuleNotFoundError, match="a_module_that_is_not_there"):
-        plugins.load_one("norm_with_a_bug")
     written("norm_with_a_bug")
     plugins.load_one(str(file))
     assert "norm/norm_with_a_bug" in REGISTRY

@@ -49,11 +49,19 @@ def test_a_reader_that_leaves_is_no_mistake():
     assert done.stderr == "0\n"
 
 
+def test_a_bug_keeps_its_traceback_alone_where_a_reader_left():
+    work = "from registry.program import run; run(lambda: print('buffered') or 1 / 0)"
+    done = shell(f'{{ py -c "{work}"; echo $? >&2; }} | true')
+    assert done.stderr.startswith("Traceback ")
+    assert done.stderr.endswith("ZeroDivisionError: division by zero\n1\n")
+
+
 def test_a_mistake_keeps_its_status_and_its_sentence_where_output_is_closed():
     done = shell("py -m registry new norm >&-")
     assert (done.returncode, done.stderr) == (
         2,
-        "error: new: a family and a name must be given, as in new attention my_attention.\n",
+        "error: new: a family and a name must be given, as in new attention my_attention, and at most a block to start "
+        "from, as in new attention my_attention like gqa, but got 'norm'.\n",
     )
 
 
@@ -94,6 +102,16 @@ def test_a_signal_is_a_sentence_and_status_75(number, ignored):
 
 def test_a_signal_before_anything_is_imported_is_a_sentence_and_status_75():
     work = "import blockwright, signal; blockwright.start(); signal.raise_signal(signal.SIGINT); print('goes on')"
+    done = subprocess.run([sys.executable, "-c", work], cwd=ROOT, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (75, "", "stopped by SIGINT\n")
+
+
+def test_the_registry_answers_signals_before_it_imports_its_commands():
+    work = (
+        "import runpy, signal, sys; sys.modules['registry.plugins'] = None\n"
+        "try:\n    runpy.run_module('registry', run_name='__main__', alter_sys=True)\n"
+        "except ImportError:\n    signal.raise_signal(signal.SIGINT)"
+    )
     done = subprocess.run([sys.executable, "-c", work], cwd=ROOT, capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (75, "", "stopped by SIGINT\n")
 

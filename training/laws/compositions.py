@@ -18,6 +18,7 @@ import torch
 
 from blocks.laws import Reader, V, starts_at_chance
 from blocks.laws.check import Verdict, held
+from blocks.laws.faults import FAULTS, fault, file_of
 from registry import REGISTRY, ConfigError, factory
 from registry.compose import Job, launch
 from registry.compose.asked import without_effect
@@ -206,26 +207,29 @@ def composing(
     raise ConfigError(f"{fixed or 'what is drawn'} must compose with something, but was refused {TRIES} times: {last}")
 
 
-def of_the_model(composition: Composition) -> Iterator[Verdict]:
-    """The laws of a composition's model and of its stacks, but for compiling, which takes long."""
+def of_the_model(composition: Composition, file: str = "") -> Iterator[Verdict]:
+    """The laws of a composition's model and of its stacks, but for compiling, which takes long.
+
+    ``file`` is that of the block under trial, if it is one block.
+    """
     made, _, model = composition
     label = " ".join(words_of(made))
     if not starts_without_scale(made):
-        yield held(starts_at_chance, model.eval(), label)
+        yield held(starts_at_chance, model.eval(), label, file)
     for name, mixer in mixers_in(model):
         for law in laws_of(mixer):
             if law.__name__ not in excused(made):
-                yield held(law, mixer, f"{name} of {label}")
+                yield held(law, mixer, f"{name} of {label}", file)
 
 
-def of_the_run(composition: Composition, *families: str) -> Iterator[Verdict]:
-    """The laws of what would train a composition's model; of some families, or of all."""
+def of_the_run(composition: Composition, *families: str, file: str = "") -> Iterator[Verdict]:
+    """The laws of what would train a composition's model; of some families, or of all. ``file``: see above."""
     made, spec, model = composition
     label = " ".join(words_of(made))
     with own_cache():
         for part in parts_of(spec, model, families):
             for law in laws_of(part):
-                yield held(law, part, label)
+                yield held(law, part, label, file)
 
 
 def data_of(spec: dict[str, Any], seed: int) -> Data:
@@ -268,6 +272,7 @@ def parts_of(spec: dict[str, Any], model: Any, families: tuple[str, ...] = ()) -
 def compose_with(name: str, n: int) -> Iterator[Verdict]:
     """The laws of ``n`` compositions that hold the block called ``name``."""
     entry = REGISTRY[name]
+    file = file_of(entry.constructor)
     if entry.family not in SLOTTED:
         yield Verdict(
             "compositions", entry.short, None, f"no slot of a config takes a block of family {entry.family!r}."
@@ -279,8 +284,16 @@ def compose_with(name: str, n: int) -> Iterator[Verdict]:
         except ConfigError as refusal:
             yield Verdict("composes", entry.short, False, str(refusal))
             return
-        run = entry.family in RUN_FAMILIES
-        yield from of_the_run(composition, entry.family) if run else of_the_model(composition)
+        except FAULTS as error:  # a bug in the block: the other compositions are still tried
+            yield Verdict("composes", entry.short, False, fault(error, file))
+            continue
+        try:
+            if entry.family in RUN_FAMILIES:
+                yield from of_the_run(composition, entry.family, file=file)
+            else:
+                yield from of_the_model(composition, file)
+        except FAULTS as error:
+            yield Verdict("composes", entry.short, False, fault(error, file))
 
 
 RUN_FAMILIES = ("tokenizer", "objective", "data", "optimizer", "schedule", "callback", "logger")

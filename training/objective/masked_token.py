@@ -51,7 +51,8 @@ class MaskedToken(Objective):
         if shape != "encoder":
             instead = "next_token" if shape == "decoder" or gives == "pairs" else "span_corruption"
             raise ValueError(
-                f"masked_token must be asked of an encoder, which reads both ways, but got a model of shape {shape!r}. "
+                f"{type(self).__name__} must be asked of an encoder, which reads both ways, but got a model of shape "
+                f"{shape!r}. "
                 f"Use objective={instead}, or model=encoder_only."
             )
         if not 0 < rate <= 1:
@@ -90,4 +91,6 @@ class MaskedToken(Objective):
         return tokens, np.where(asked, rows, IGNORE)
 
     def prompt(self, text: str) -> Example:
-        raise ValueError("a prompt must be for a model with a decoder, but masked_token trains one that can not go on.")
+        raise ValueError(
+            f"a prompt must be for a model with a decoder, but {type(self).__name__} trains one that can not go on."
+        )

@@ -34,12 +34,12 @@ class NextToken(Objective):
         super().__init__(tokenizer, max_length, shape, gives)
         if shape == "encoder":
             raise ValueError(
-                "next_token must be asked of a model that hides the future, but got an encoder, which would see the "
-                "answer. Use objective=masked_token, or a model with a decoder."
+                f"{type(self).__name__} must be asked of a model that hides the future, but got an encoder, which "
+                "would see the answer. Use objective=masked_token, or a model with a decoder."
             )
         if shape == "encoder_decoder" and gives == "text":
             raise ValueError(
-                "next_token must have a source for the encoder, but got running text, which has none. "
+                f"{type(self).__name__} must have a source for the encoder, but got running text, which has none. "
                 "Use objective=span_corruption, data of pairs, or a model without an encoder."
             )
 

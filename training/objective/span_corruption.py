@@ -53,11 +53,13 @@ class SpanCorruption(Objective):
         super().__init__(tokenizer, max_length, shape, gives)
         if shape == "encoder":
             raise ValueError(
-                "span_corruption must be asked of a model with a decoder, but got an encoder. "
+                f"{type(self).__name__} must be asked of a model with a decoder, but got an encoder. "
                 "Use objective=masked_token, or model=encoder_decoder."
             )
         if gives == "pairs":
-            raise ValueError("span_corruption must have running text, but got data of pairs. Use objective=next_token.")
+            raise ValueError(
+                f"{type(self).__name__} must have running text, but got data of pairs. Use objective=next_token."
+            )
         if not 0 < rate < 1:
             raise ValueError(f"rate must be between 0 and 1, but got {rate}.")
         if mean_span < 1:

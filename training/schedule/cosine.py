@@ -29,7 +29,8 @@ class Cosine(Schedule):
         super().__init__(max_steps)
         if max_steps < 1:
             raise ValueError(
-                "trainer.max_steps must be known for a cosine, but got none. Set it, or schedule=constant."
+                f"trainer.max_steps must be known for {type(self).__name__}, but got none. Set it, or "
+                "schedule=constant."
             )
         if not 0 <= final <= 1:
             raise ValueError(f"final must be between 0 and 1, but got {final}.")

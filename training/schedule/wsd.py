@@ -27,7 +27,10 @@ class WarmupStableDecay(Schedule):
     def __init__(self, max_steps: int, /, *, warmup: float = 0.05, decay: float = 0.2, final: float = 0.0) -> None:
         super().__init__(max_steps)
         if max_steps < 1:
-            raise ValueError("trainer.max_steps must be known for wsd, but got none. Set it, or schedule=constant.")
+            raise ValueError(
+                f"trainer.max_steps must be known for {type(self).__name__}, but got none. Set it, or "
+                "schedule=constant."
+            )
         if not 0 <= final <= 1:
             raise ValueError(f"final must be between 0 and 1, but got {final}.")
         self.warmup, self.decay = count("warmup", warmup, max_steps), count("decay", decay, max_steps)

@@ -55,12 +55,12 @@ def test_reads_a_memory():
     [
         (
             Turning,
-            "position must not turn queries and keys for additive attention, whose scores are no products of "
+            "position must not turn queries and keys for AdditiveAttention, whose scores are no products of "
             "queries and keys, but got Turning.",
         ),
         (
             Remarking,
-            "position must not add to the values for additive attention, whose values are whole tokens, "
+            "position must not add to the values for AdditiveAttention, whose values are whole tokens, "
             "but got Remarking.",
         ),
     ],

@@ -68,7 +68,7 @@ def test_what_both_attend_to_cancels():
         (
             {"n_heads": 3},
             Remarking,
-            "position must not add to the values for differential attention, whose values are twice as wide as "
+            "position must not add to the values for DifferentialAttention, whose values are twice as wide as "
             "its keys, but got Remarking.",
         ),
     ],

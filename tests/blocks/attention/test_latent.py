@@ -114,7 +114,7 @@ def test_its_default_slice_can_be_rotated(d_model):
         (lambda: build(kv_rank=0), "kv_rank must be at least 1, but got 0."),
         (
             lambda: build(Full(False), Remarking),
-            "position must not add to the values for latent attention, whose values are not as wide as the slice "
+            "position must not add to the values for LatentAttention, whose values are not as wide as the slice "
             "it acts on, but got Remarking.",
         ),
     ],

@@ -135,7 +135,9 @@ def test_nystrom_inverts_what_favours_one_landmark(dtype):
 
 def test_linformer_refuses_rows_longer_than_it_learned():
     mixer = LinformerAttention(D, Full(False), None, n_heads=H, length=8)
-    with pytest.raises(ValueError, match=r"^length must be at least the 9 tokens of a row for Linformer, but got 8\.$"):
+    with pytest.raises(
+        ValueError, match=r"^length must be at least the 9 tokens of a row for LinformerAttention, but got 8\.$"
+    ):
         mixer(torch.randn(1, 9, D), Layout.full(1, 9))
 
 

@@ -60,9 +60,9 @@ def test_the_unitary_transform_keeps_half_the_size_of_noise_in_its_real_part() -
 
 
 def test_looking_back_only_is_refused() -> None:
-    sentence = r"^mask must be full for a Fourier transform, which mixes every token with every other, but got Mask\.$"
+    sentence = r"^mask must be full for Fourier, which mixes every token with every other, but got Mask\.$"
     with pytest.raises(ValueError, match=sentence):
         Fourier(D, Mask(True))
-    sentence = r"^mask must be causal to go on from a state, but a Fourier transform reads both ways\.$"
+    sentence = r"^mask must be causal to go on from a state, but this Fourier reads both ways\.$"
     with pytest.raises(ValueError, match=sentence):
         Fourier(D, Mask(False)).empty_state(1, 1)

@@ -85,7 +85,7 @@ def test_what_it_can_not_do_is_refused() -> None:
     with pytest.raises(ValueError, match=r"^size must be at least 1, or null for the whole document, but got 0\.$"):
         make(True, 0)
     with pytest.raises(
-        ValueError, match=r"^mask must be causal to go on from a state, but this pooling reads both ways\.$"
+        ValueError, match=r"^mask must be causal to go on from a state, but this Pooling reads both ways\.$"
     ):
         make(False, 2).empty_state(1, 1)
 
@@ -94,6 +94,6 @@ def test_what_it_can_not_do_is_refused() -> None:
             return (q.position - k.position) % 2 == 1
 
     with pytest.raises(
-        ValueError, match=r"^mask must be causal or full for pooling, which has its own reach, but got Odd\.$"
+        ValueError, match=r"^mask must be causal or full for Pooling, which has its own reach, but got Odd\.$"
     ):
         Pooling(D, Odd(True))

@@ -75,7 +75,7 @@ def test_what_it_can_not_do_is_refused() -> None:
         ShortConvolution(D, Mask(True), size=0)
     with pytest.raises(ValueError, match=r"^activation must be silu or none, but got 'relu'\.$"):
         ShortConvolution(D, Mask(True), activation="relu")  # type: ignore[arg-type]
-    sentence = r"^mask must be causal to go on from a state, but this short convolution reads both ways\.$"
+    sentence = r"^mask must be causal to go on from a state, but this ShortConvolution reads both ways\.$"
     with pytest.raises(ValueError, match=sentence):
         make(causal=False).empty_state(1, 1)
 
@@ -83,6 +83,6 @@ def test_what_it_can_not_do_is_refused() -> None:
         def sees(self, q: Layout, k: Layout) -> Tensor:
             return (q.position - k.position) % 2 == 1
 
-    sentence = r"^mask must be causal or full for a short convolution, which has its own reach, but got Odd\.$"
+    sentence = r"^mask must be causal or full for ShortConvolution, which has its own reach, but got Odd\.$"
     with pytest.raises(ValueError, match=sentence):
         ShortConvolution(D, Odd(True))

@@ -76,7 +76,7 @@ def test_what_has_no_size_or_is_not_causal_is_refused() -> None:
     with pytest.raises(ValueError, match=r"^size must be at least 1, but got 0\.$"):
         WordWindow(D, Mask(True), size=0)
     with pytest.raises(
-        ValueError, match=r"^mask must be causal to go on from a state, but this word window reads both ways\.$"
+        ValueError, match=r"^mask must be causal to go on from a state, but this WordWindow reads both ways\.$"
     ):
         WordWindow(D, Mask(False)).empty_state(1, 1)
 
@@ -86,6 +86,6 @@ def test_what_has_no_size_or_is_not_causal_is_refused() -> None:
 
     with pytest.raises(
         ValueError,
-        match=r"^mask must be causal or full for a word window, which has its own reach, but got Odd\.$",
+        match=r"^mask must be causal or full for WordWindow, which has its own reach, but got Odd\.$",
     ):
         WordWindow(D, Odd(True))

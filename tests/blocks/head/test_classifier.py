@@ -65,7 +65,7 @@ def test_refuses(choices, message):
 
 def test_refuses_targets_for_tokens():
     message = (
-        r"^targets must be one class for each row, \(B,\), for a Classifier, but got \(3, 6\)\. "
+        r"^targets must be one class for each row, \(B,\), for Classifier, but got \(3, 6\)\. "
         r"Choose head=linear or head=tagger for an objective that asks about tokens\.$"
     )
     with pytest.raises(ValueError, match=message):

@@ -37,6 +37,6 @@ def test_the_two_halves_learn_apart_and_remember_apart(parts, site, x):
 
 
 def test_refuses_to_be_without_a_feed_forward(parts, site):
-    message = r"^ffn must be a feed-forward in a macaron layer, but got none\. Choose layer=sequential\.$"
+    message = r"^ffn must be a feed-forward in Macaron, but got none\. Choose layer=sequential\.$"
     with pytest.raises(ValueError, match=message):
         Macaron(D, site, **{**parts, "ffn": no_ffn})

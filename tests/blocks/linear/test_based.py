@@ -59,5 +59,5 @@ def test_what_it_can_not_do_is_refused(refused):
         Based(16, Mask(True), n_heads=3)
     with refused("feature_dim must be at least 1, but got 0."):
         Based(16, Mask(True), feature_dim=0)
-    with refused("mask must be causal for based to go on from a past, but it reads both ways."):
+    with refused("mask must be causal for Based to go on from a past, but it reads both ways."):
         Based(16, Mask(False)).empty_state(1, 1)

@@ -78,5 +78,5 @@ def test_what_it_can_not_do_is_refused(refused):
         DeltaNet(16, Mask(True), n_heads=3)
     with refused("max_beta must be above 0 and at most 2, where memories grow, but got 2.5."):
         DeltaNet(16, Mask(True), max_beta=2.5)
-    with refused("mask must be causal for the delta rule to go on from a past, but it reads both ways."):
+    with refused("mask must be causal for DeltaNet to go on from a past, but it reads both ways."):
         DeltaNet(16, Mask(False)).empty_state(1, 1)

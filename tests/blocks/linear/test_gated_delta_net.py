@@ -73,5 +73,5 @@ def test_what_it_can_not_do_is_refused(refused):
         GatedDeltaNet(18, Mask(True))
     with refused("conv_size must be at least 1, the token itself, but got 0."):
         GatedDeltaNet(16, Mask(True), conv_size=0)
-    with refused("mask must be causal for the gated delta rule to go on from a past, but it reads both ways."):
+    with refused("mask must be causal for GatedDeltaNet to go on from a past, but it reads both ways."):
         GatedDeltaNet(16, Mask(False)).empty_state(1, 1)

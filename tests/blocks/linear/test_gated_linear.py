@@ -69,5 +69,5 @@ def test_what_it_can_not_do_is_refused(refused):
         GatedLinear(18, Mask(True))
     with refused("rank and temperature must be positive, but got 0 and 16.0."):
         GatedLinear(16, Mask(True), rank=0)
-    with refused("mask must be causal for gated linear attention to go on from a past, but it reads both ways."):
+    with refused("mask must be causal for GatedLinear to go on from a past, but it reads both ways."):
         GatedLinear(16, Mask(False)).empty_state(1, 1)

@@ -111,8 +111,8 @@ def test_what_it_can_not_do_is_refused(refused):
     with refused("feature must be one of elu, relu, relu2, softmax, exp, but got 'cube'."):
         LinearAttention(16, Mask(True), feature="cube")
     with refused(
-        "mask must be causal or full for linear attention, whose sum can not leave single tokens out, but got Every."
+        "mask must be causal or full for LinearAttention, whose sum can not leave single tokens out, but got Every."
     ):
         LinearAttention(16, Every(True))
-    with refused("mask must be causal for linear attention to go on from a past, but it reads both ways."):
+    with refused("mask must be causal for LinearAttention to go on from a past, but it reads both ways."):
         LinearAttention(16, Mask(False)).empty_state(1, 1)

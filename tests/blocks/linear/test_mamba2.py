@@ -84,5 +84,5 @@ def test_what_it_can_not_do_is_refused(refused):
         Mamba2(16, Mask(True))
     with refused("n_groups must divide the 4 heads, but got 3."):
         Mamba2(16, Mask(True), n_groups=3, **SMALL)
-    with refused("mask must be causal for mamba2 to go on from a past, but it reads both ways."):
+    with refused("mask must be causal for Mamba2 to go on from a past, but it reads both ways."):
         Mamba2(16, Mask(False), **SMALL).empty_state(1, 1)

@@ -88,5 +88,5 @@ def test_what_it_can_not_do_is_refused(refused):
         Performer(16, Mask(True), n_heads=3)
     with refused("n_features must be at least 1, but got 0."):
         Performer(16, Mask(True), n_features=0)
-    with refused("mask must be causal for performer to go on from a past, but it reads both ways."):
+    with refused("mask must be causal for Performer to go on from a past, but it reads both ways."):
         Performer(16, Mask(False)).empty_state(1, 1)

@@ -61,5 +61,5 @@ def test_it_costs_what_it_says(costs_what_it_says):
 def test_what_it_can_not_do_is_refused(refused):
     with refused("d_model must be a multiple of 2 n_heads, but got 24 and 8 heads."):
         Retention(24, Mask(True))
-    with refused("mask must be causal for retention to go on from a past, but it reads both ways."):
+    with refused("mask must be causal for Retention to go on from a past, but it reads both ways."):
         Retention(16, Mask(False)).empty_state(1, 1)

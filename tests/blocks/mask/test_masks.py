@@ -194,11 +194,11 @@ def test_plain_masks_are_known_by_name():
     [
         (
             lambda: Full(True),
-            "mask must hide the future here, but got full, which shows it. Use causal, or another mask that can.",
+            "mask must hide the future here, but got Full, which shows it. Use causal, or another mask that can.",
         ),
         (
             lambda: Prefix(True),
-            "mask must hide the future here, but got prefix, whose first tokens see each other both ways. "
+            "mask must hide the future here, but got Prefix, whose first tokens see each other both ways. "
             "Use it in an encoder, or causal here.",
         ),
         (lambda: Window(True, size=0), "size must be at least 1, but got 0."),

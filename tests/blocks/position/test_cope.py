@@ -56,7 +56,7 @@ def test_gates_learn_through_the_counts():
 @pytest.mark.parametrize(("mask", "name"), [(Mask(False), "Mask"), (Near(True), "Near")])
 def test_refuses_masks_that_leave_gaps_or_look_ahead(mask, name):
     sentence = (
-        r"mask must be causal, and hide nothing else, for cope, which counts all tokens from a key to its query, "
+        r"mask must be causal, and hide nothing else, for Cope, which counts all tokens from a key to its query, "
         rf"but got {name}\."
     )
     with pytest.raises(ValueError, match=f"^{sentence}$"):

@@ -134,17 +134,17 @@ def test_layers_of_one_forward_share_the_paths():
     [
         (
             lambda: Dependency(1, 8).admit(Mask(True)),
-            r"mask must not be causal for dependency positions: the tree of a whole sentence tells the future, "
+            r"mask must not be causal for Dependency: the tree of a whole sentence tells the future, "
             r"but got Mask\.",
         ),
         (
             lambda: Dependency(1, 8).admit(Local(False)),
-            r"mask must let a query see its whole sentence for dependency positions, whose paths lead anywhere in "
+            r"mask must let a query see its whole sentence for Dependency, whose paths lead anywhere in "
             r"it, but got Local\.",
         ),
         (
             lambda: bias_of(Dependency(2, 8), Layout.full(1, 3)),
-            r"layout\.heads must give the head of every token for dependency positions, but got None\. "
+            r"layout\.heads must give the head of every token for positions in trees, but got None\. "
             r"Choose data that brings trees, or another position\.",
         ),
         (lambda: Dependency(1, 8, reach=0), r"reach must be positive, but got 0\."),

@@ -58,7 +58,7 @@ def test_rotations_in_the_same_pairs_add_their_angles():
 def test_every_part_is_asked_about_the_mask():
     total = Sum(2, 8, parts=[T5, XPos])
     total.admit(Mask(True))
-    with pytest.raises(ValueError, match=r"^mask must be causal for xpos"):
+    with pytest.raises(ValueError, match=r"^mask must be causal for XPos"):
         total.admit(Mask(False))
     assert total.parts[0].both_ways
 

@@ -58,7 +58,7 @@ def test_one_forward_shares_one_table_for_queries_and_one_for_keys():
         (partial(XPos, 1, 4, scale_base=0.0), r"scale_base must be positive, but got 0\.0\."),
         (
             lambda: XPos(1, 4).admit(Mask(False)),
-            r"mask must be causal for xpos, in whose products keys ahead grow as those behind fade, but got Mask\. "
+            r"mask must be causal for XPos, in whose products keys ahead grow as those behind fade, but got Mask\. "
             r"rope works both ways\.",
         ),
     ],

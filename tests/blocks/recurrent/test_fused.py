@@ -191,7 +191,7 @@ def test_a_gap_in_what_is_seen_is_refused(block: type) -> None:
         def sees(self, q: Layout, k: Layout) -> Tensor:
             return (q.position - k.position) % 2 == 1
 
-    who = {RNN: "an RNN", GRU: "a GRU", LSTM: "an LSTM"}[block]
+    who = block.__name__
     sentence = f"mask must be causal or full for {who}, which has no way to skip tokens, but got Odd."
     with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
         block(D, Odd(True))

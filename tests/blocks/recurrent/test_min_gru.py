@@ -78,10 +78,10 @@ def test_what_it_can_not_do_is_refused() -> None:
         def sees(self, q: Layout, k: Layout) -> Tensor:
             return (q.position - k.position) % 2 == 1
 
-    sentence = r"^mask must be causal or full for a minimal GRU, which has no way to skip tokens, but got Odd\.$"
+    sentence = r"^mask must be causal or full for MinGRU, which has no way to skip tokens, but got Odd\.$"
     with pytest.raises(ValueError, match=sentence):
         MinGRU(4, Odd(True))
     with pytest.raises(
-        ValueError, match=r"^mask must be causal to go on from a state, but this minimal GRU reads both ways\.$"
+        ValueError, match=r"^mask must be causal to go on from a state, but this MinGRU reads both ways\.$"
     ):
         MinGRU(4, Mask(False)).empty_state(1, 1)

@@ -54,6 +54,6 @@ def test_what_it_can_not_do_is_refused() -> None:
         def sees(self, q: Layout, k: Layout) -> Tensor:
             return (q.position - k.position) % 2 == 1
 
-    sentence = r"^mask must be causal or full for a minimal LSTM, which has no way to skip tokens, but got Odd\.$"
+    sentence = r"^mask must be causal or full for MinLSTM, which has no way to skip tokens, but got Odd\.$"
     with pytest.raises(ValueError, match=sentence):
         MinLSTM(4, Odd(True))

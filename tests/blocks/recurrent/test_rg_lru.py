@@ -96,7 +96,7 @@ def test_what_it_can_not_do_is_refused() -> None:
     with pytest.raises(ValueError, match=r"^size must be at least 1, but got 0\.$"):
         RGLRU(D, Mask(True), size=0)
     with pytest.raises(
-        ValueError, match=r"^mask must be causal to go on from a state, but this RG-LRU reads both ways\.$"
+        ValueError, match=r"^mask must be causal to go on from a state, but this RGLRU reads both ways\.$"
     ):
         make(causal=False).empty_state(1, 1)
 
@@ -104,6 +104,6 @@ def test_what_it_can_not_do_is_refused() -> None:
         def sees(self, q: Layout, k: Layout) -> Tensor:
             return (q.position - k.position) % 2 == 1
 
-    sentence = r"^mask must be causal or full for an RG-LRU, which has no way to skip tokens, but got Odd\.$"
+    sentence = r"^mask must be causal or full for RGLRU, which has no way to skip tokens, but got Odd\.$"
     with pytest.raises(ValueError, match=sentence):
         RGLRU(D, Odd(True))

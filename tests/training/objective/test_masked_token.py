@@ -110,13 +110,13 @@ def test_a_generator_says_all():
         (
             ("decoder", "text"),
             {},
-            "masked_token must be asked of an encoder, which reads both ways, but got a model of shape 'decoder'. "
+            "MaskedToken must be asked of an encoder, which reads both ways, but got a model of shape 'decoder'. "
             "Use objective=next_token, or model=encoder_only.",
         ),
         (
             ("encoder_decoder", "text"),
             {},
-            "masked_token must be asked of an encoder, which reads both ways, but got a model of shape "
+            "MaskedToken must be asked of an encoder, which reads both ways, but got a model of shape "
             "'encoder_decoder'. Use objective=span_corruption, or model=encoder_only.",
         ),
         (("encoder", "text"), {"rate": 0.0}, "rate must be above 0 and at most 1, but got 0.0."),
@@ -134,5 +134,5 @@ def test_refuses(facts: tuple[str, str], choices: dict, sentence: str):
 
 
 def test_has_no_prompts():
-    with pytest.raises(ValueError, match=r"^a prompt must be for a model with a decoder, but masked_token trains one"):
+    with pytest.raises(ValueError, match=r"^a prompt must be for a model with a decoder, but MaskedToken trains one"):
         masked_token().prompt("text")

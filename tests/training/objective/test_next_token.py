@@ -130,13 +130,13 @@ def refused(shape: str, gives: str) -> str:
 
 def test_refuses_a_model_that_sees_the_answer():
     assert refused("encoder", "text") == (
-        "next_token must be asked of a model that hides the future, but got an encoder, which would see the answer. "
+        "NextToken must be asked of a model that hides the future, but got an encoder, which would see the answer. "
         "Use objective=masked_token, or a model with a decoder."
     )
 
 
 def test_refuses_an_encoder_with_nothing_to_read():
     assert refused("encoder_decoder", "text") == (
-        "next_token must have a source for the encoder, but got running text, which has none. "
+        "NextToken must have a source for the encoder, but got running text, which has none. "
         "Use objective=span_corruption, data of pairs, or a model without an encoder."
     )

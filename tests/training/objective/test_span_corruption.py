@@ -141,13 +141,13 @@ def test_prompts_have_their_hole_at_the_end():
         (
             ("encoder", "text"),
             {},
-            "span_corruption must be asked of a model with a decoder, but got an encoder. "
+            "SpanCorruption must be asked of a model with a decoder, but got an encoder. "
             "Use objective=masked_token, or model=encoder_decoder.",
         ),
         (
             ("encoder_decoder", "pairs"),
             {},
-            "span_corruption must have running text, but got data of pairs. Use objective=next_token.",
+            "SpanCorruption must have running text, but got data of pairs. Use objective=next_token.",
         ),
         (("encoder_decoder", "text"), {"rate": 1.0}, "rate must be between 0 and 1, but got 1.0."),
         (("encoder_decoder", "text"), {"mean_span": 0.5}, "mean_span must be at least 1 token, but got 0.5."),

@@ -29,7 +29,7 @@ def test_behind_the_last_step_it_stays_where_it_is():
 @pytest.mark.parametrize(
     ("max_steps", "choices", "sentence"),
     [
-        (-1, {}, "trainer.max_steps must be known for a cosine, but got none. Set it, or schedule=constant."),
+        (-1, {}, "trainer.max_steps must be known for Cosine, but got none. Set it, or schedule=constant."),
         (10, {"final": 1.5}, "final must be between 0 and 1, but got 1.5."),
         (10, {"warmup": -2}, "warmup must be a share below 1 or a whole number of steps, but got -2."),
     ],

@@ -25,7 +25,7 @@ def test_behind_the_last_step_it_stays_where_it_is():
 @pytest.mark.parametrize(
     ("max_steps", "choices", "sentence"),
     [
-        (0, {}, "trainer.max_steps must be known for wsd, but got none. Set it, or schedule=constant."),
+        (0, {}, "trainer.max_steps must be known for WarmupStableDecay, but got none. Set it, or schedule=constant."),
         (10, {"final": -0.1}, "final must be between 0 and 1, but got -0.1."),
         (10, {"warmup": 6, "decay": 5}, "warmup and decay must fit into 10 steps, but got 6 and 5 steps."),
     ],
