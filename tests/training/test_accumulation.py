@@ -290,6 +290,8 @@ def worker(rank, port, folder):
     choices = {"strategy": "ddp", "devices": 2, "accumulate_grad_batches": 3, "meter": meter}
     steps = step(model, objective, mine, val=mine, **choices)
     torch.save((steps, meter.latest), folder / f"{rank}.pt")
+    torch.distributed.barrier()  # a process that ends while the other one's threads still talk to it is aborted
+    torch.distributed.destroy_process_group()
 
 
 def test_two_processes_have_the_gradient_and_the_losses_of_one_large_batch(tmp_path):
