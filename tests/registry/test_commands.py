@@ -270,7 +270,8 @@ class Raises(Norm):
 def checked(file, *more):
     """A check in a process of its own: torch keeps the stderr of the first test for its logs."""
     words = [sys.executable, "-m", "registry", "check", str(file), *more]
-    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
+    quiet = {"PYTHONWARNINGS": "ignore:Guards may run slower on Python 3.13.0:RuntimeWarning"}  # as in pyproject.toml
+    return subprocess.run(words, cwd=ROOT, env=os.environ | quiet, capture_output=True, text=True)
 
 
 def test_what_a_block_raises_is_a_verdict_with_a_line_of_its_file(tmp_path):
