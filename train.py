@@ -24,7 +24,7 @@ def train(job: Job) -> Record:
 
 
 def compare(records: list[Record]) -> int:
-    """The end of a multi-run: a table of its jobs."""
+    """The end of a multi-run: prints a table of its jobs; returns the exit status."""
     from registry.errors import STOPPED
     from training.report import show_jobs
 

@@ -79,7 +79,7 @@ def check(name: str, bench: Bench = BLOCKS, device: torch.device | str = "cpu") 
 
 
 def held(law: Callable[[Any], None], block: Any, label: str = "", file: str = "") -> Verdict:
-    """What one law says of a block; ``file`` is that of the block under trial, of which a line is named."""
+    """The verdict of one law on a block; of an exception the line in ``file``, the block's own, is named."""
     torch.manual_seed(0)
     try:
         law(block)
@@ -92,7 +92,7 @@ def held(law: Callable[[Any], None], block: Any, label: str = "", file: str = ""
 
 @contextlib.contextmanager
 def without_torch_logs() -> Iterator[None]:
-    """For a while, torch logs nothing: what it logs of a block that can not be compiled, a verdict says too."""
+    """Silences the log handlers of torch: why a block can not be compiled is in its verdict."""
     loggers = [*logging.root.manager.loggerDict.items()]
     handlers = {
         handler

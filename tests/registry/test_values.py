@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, NamedTuple, NewType, TypedDict
 
 import pytest
 
-from registry.values import MisfitError, fit, fitted, plain_default, same, spoken
+from registry.values import MisfitError, fit, fitted, guess, plain_default, same, spoken
 
 
 class Side(enum.Enum):
@@ -223,3 +223,8 @@ def test_an_annotation_can_be_said():
     assert spoken(Literal["a", "b"] | None) == "one of 'a', 'b' or null"
     assert spoken(list[Made]) == "a list, each the name of a norm"
     assert spoken(Any) == "anything"
+
+
+def test_a_guess_is_near_whatever_its_case():
+    assert guess("GQA", ["mha", "gqa"]) == ". Did you mean 'gqa'?"
+    assert guess("lr", ["layer", "mask"]) == "."

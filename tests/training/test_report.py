@@ -334,6 +334,11 @@ def test_jobs_that_failed_are_named_with_their_reason(paper, tmp_path):
     assert "norm=rms: failed. norm: it is odd. (and 1 more)" in paper.stream.text
 
 
+def test_the_same_words_twice_are_named(paper):
+    report.show_jobs([job(["attention=mha"], same=(["attention=mha"],))], paper)
+    assert "attention=mha: asked for 2 times, ran once." in one_line(paper)
+
+
 def test_words_of_one_composition_share_a_row(paper):
     one = job(["mixer=lstm", "attention=mha"], same=(["mixer=lstm", "attention=gqa"],))
     report.show_jobs([one, job(["mixer=attention", "attention=mha"], 1.5)], paper)

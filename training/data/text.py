@@ -91,7 +91,7 @@ def _find(path: str | list[str], name: str) -> list[Document]:
     """
     files: dict[Path, None] = {}
     for pattern in _listed(path):
-        matches = _matches(Path(pattern).expanduser()) if pattern else []
+        matches = _matches(Path(pattern).expanduser(), name) if pattern else []
         if not matches:
             raise DataError(
                 f"{name} must name files that exist, but there are none at {pattern!r}, looked up in {Path.cwd()}."
@@ -104,7 +104,7 @@ def _find(path: str | list[str], name: str) -> list[Document]:
     return documents
 
 
-def _matches(path: Path) -> list[Path]:
+def _matches(path: Path, name: str) -> list[Path]:
     """The files that ``path`` names: itself, those in it as a folder, or those that fit it as a pattern.
 
     Raises:
@@ -117,7 +117,7 @@ def _matches(path: Path) -> list[Path]:
             return [path]
         return sorted(p for p in map(Path, glob.glob(str(path), recursive=True)) if p.is_file())
     except OSError as error:
-        raise DataError(f"data: {error.filename} must be readable, but it is not ({error.strerror}).") from error
+        raise DataError(f"{name} must be readable, but {error.filename} is not ({error.strerror}).") from error
 
 
 def _inside(folder: Path) -> Iterator[Path]:

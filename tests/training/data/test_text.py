@@ -297,7 +297,7 @@ def test_refuses_a_missing_file(tmp_path: Path):
 
 def test_refuses_what_can_not_be_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     long = f"{tmp_path}/{'x' * 300}"
-    assert refused(long) == f"data: {long} must be readable, but it is not (File name too long)."
+    assert refused(long) == f"data.path must be readable, but {long} is not (File name too long)."
     (tmp_path / "a").write_text(LINES, encoding="utf-8")
     (tmp_path / "closed").mkdir()
     scan = os.scandir
@@ -308,7 +308,7 @@ def test_refuses_what_can_not_be_looked_at(tmp_path: Path, monkeypatch: pytest.M
         return scan(path)
 
     monkeypatch.setattr(os, "scandir", scandir)
-    assert refused(tmp_path) == f"data: {tmp_path / 'closed'} must be readable, but it is not (Permission denied)."
+    assert refused(tmp_path) == f"data.path must be readable, but {tmp_path / 'closed'} is not (Permission denied)."
 
 
 def test_refuses_empty_files(tmp_path: Path):
